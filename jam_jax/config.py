@@ -1,0 +1,310 @@
+"""What a run is: frozen dataclasses, read from a Python file and overridden on the command line.
+
+A config file holds `get_config() -> Config`. `tyro` turns the fields into typed options (`--optim.learning-rate 1e-4`);
+the resolved config is saved as JSON beside every checkpoint. No jax here, so that every `--help` is quick.
+"""
+
+import dataclasses
+import importlib.util
+import json
+import sys
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderConfig:
+    """One autoregressive decoder. The defaults are CM3leon's (arXiv 2309.02591) in every choice but the sizes."""
+
+    vocab_size: int  # rows of the embedding, padded ones included
+    layers: int
+    width: int  # of the residual stream
+    heads: int  # query heads
+    head_size: int  # free of the width: Gemma-7B has 16 heads of 256 at width 3072
+    ffn_width: int
+    max_positions: int  # longest sequence, in tokens
+    kv_heads: int | None = None  # grouped key-value heads; None: as many as heads
+    norm: Literal["layernorm", "layernorm_plain", "rmsnorm", "rmsnorm_plus_one"] = "layernorm_plain"
+    norm_eps: float = 1e-5
+    positions: Literal["learned", "rope"] = "learned"
+    position_offset: int = 2  # rows of the learned table in front of position 0 (metaseq keeps 0 and 1 for padding)
+    rope_base: float = 1e4  # wavelength base of the rotary embedding
+    ffn: Literal["relu", "gelu", "silu_gated", "gelu_gated"] = "relu"  # gelu_gated uses the tanh form, as Gemma does
+    bias: Literal["none", "qkv", "all"] = "none"
+    qk_norm: Literal["none", "layernorm", "rmsnorm"] = "none"  # per head, before the rotary embedding
+    tied: bool = True  # output head shares the token embedding
+    embed_scale: float = 1.0  # Gemma: sqrt(width)
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of activations; parameters, norms and logits are float32
+    remat: Literal["none", "full", "dots"] = "none"  # what the backward pass recomputes: nothing, all, all but matmuls
+    init_std: float = 0.006  # of a normal cut at three standard deviations
+    position_init_std: float = 2e-4
+
+    def __post_init__(self) -> None:
+        if self.heads % self.key_value_heads:
+            raise ValueError(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
+        if self.positions == "rope" and self.head_size % 2:
+            raise ValueError(f"rotary positions need an even head_size, got {self.head_size}")
+        sizes = ("vocab_size", "layers", "width", "heads", "head_size", "ffn_width", "max_positions")
+        for name in sizes:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    @property
+    def key_value_heads(self) -> int:
+        """Key-value heads, K."""
+        return self.heads if self.kv_heads is None else self.kv_heads
+
+    @property
+    def decoders(self) -> tuple["DecoderConfig", ...]:
+        """The decoders inside: itself."""
+        return (self,)
+
+
+@dataclasses.dataclass(frozen=True)
+class CrossConfig:
+    """JAM-Cross (arXiv 2309.15564, section 2.2.3): two towers and cross blocks that let each read the other."""
+
+    llm: DecoderConfig
+    img: DecoderConfig
+    every: int = 2  # a cross block per direction after layers 0, every, 2 every, …; 0: none
+
+    def __post_init__(self) -> None:
+        if self.every < 0:
+            raise ValueError(f"every must be 0 (no cross blocks) or more, got {self.every}")
+        for name in ("vocab_size", "width", "layers", "max_positions", "positions", "position_offset", "dtype"):
+            a, b = getattr(self.llm, name), getattr(self.img, name)
+            if a != b:
+                raise ValueError(f"JAM-Cross needs towers that agree in {name}: the LLM has {a}, the image model {b}")
+
+    @property
+    def cross_blocks(self) -> int:
+        """Cross blocks per direction: one after each of the layers 0, every, 2 every, …"""
+        return -(-self.llm.layers // self.every) if self.every else 0
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the shared embedding."""
+        return self.img.vocab_size
+
+    @property
+    def max_positions(self) -> int:
+        """Longest sequence, in tokens."""
+        return self.img.max_positions
+
+    @property
+    def decoders(self) -> tuple[DecoderConfig, ...]:
+        """The decoders inside: the two towers."""
+        return (self.llm, self.img)
+
+
+@dataclasses.dataclass(frozen=True)
+class VqganConfig:
+    """The image tokenizer: taming-transformers' VQGAN (arXiv 2012.09841). The defaults are `vqgan_f8_8192`'s sizes."""
+
+    resolution: int = 256  # pixels a side
+    channels: int = 128  # base width
+    multipliers: tuple[int, ...] = (1, 1, 2, 4)  # of the base width per resolution; each but the last halves the side
+    res_blocks: int = 2  # per resolution
+    attn_resolutions: tuple[int, ...] = (32,)  # sides at which every residual block is followed by self-attention
+    groups: int = 32  # of the group norms
+    z_channels: int = 256
+    codes: int = 8192  # codebook entries
+    code_width: int = 256
+
+    def __post_init__(self) -> None:
+        if self.resolution % self.downsampling:
+            raise ValueError(f"resolution {self.resolution} does not divide by the downsampling {self.downsampling}")
+        if any((self.channels * m) % self.groups for m in self.multipliers):
+            raise ValueError(f"every width {self.channels} x {self.multipliers} must divide by groups={self.groups}")
+
+    @property
+    def downsampling(self) -> int:
+        """Pixels per code along one side (the f of `f8`)."""
+        return 2 ** (len(self.multipliers) - 1)
+
+    @property
+    def grid(self) -> int:
+        """Codes along one side of a picture."""
+        return self.resolution // self.downsampling
+
+
+ModelConfig = DecoderConfig | CrossConfig | VqganConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceConfig:
+    """One token store of a mixture, and how blocks are cut from it."""
+
+    store: str  # directory of a token store
+    weight: float = 1.0  # share of the blocks, relative to the other sources
+    # "stream": documents one after another, cut anywhere (the original); "document": one document a block, padded.
+    cut: Literal["stream", "document"] = "stream"
+    cm3: float = 1.0  # share of the blocks that pass through the CM3 objective; the rest stay causal
+    mask_caption: float = 0.0  # share of the pairs whose whole caption is masked: what guidance contrasts with
+    prompt_loss: bool = True  # False: no loss on the prompt of an instruction
+
+    def __post_init__(self) -> None:
+        if self.weight < 0:
+            raise ValueError(f"a source's weight must not be negative, got {self.weight}")
+        if not (0 <= self.cm3 <= 1 and 0 <= self.mask_caption <= 1):
+            raise ValueError(f"cm3 and mask_caption are shares from 0 to 1, got {self.cm3} and {self.mask_caption}")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """The blocks that a run trains on, or the pictures, for an image tokenizer."""
+
+    sources: tuple[SourceConfig, ...] = ()
+    block: int = 4097  # tokens in a block: inputs are the first block - 1, targets the last
+    cm3_mean: float = 1.0  # Poisson mean of the number of spans
+    pictures: tuple[str, ...] = ()  # for an image tokenizer: TFDS directories or image folders
+    workers: int = 0  # Grain's reader processes; 0 reads in the training process
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """AdamW. Where the paper is silent the defaults are OPT's."""
+
+    learning_rate: float = 3e-5  # peak
+    warmup: int = 500  # steps
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    final_share: float = 0.1  # of the peak, at the last step
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 0.1  # on matrices only
+    clip: float = 1.0  # global norm of the gradient
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Sizes of the mesh's axes; -1 takes the devices that the others leave."""
+
+    data: int = -1  # replicas
+    fsdp: int = 1  # shards of parameters and optimizer state
+    tensor: int = 1  # shards of heads and feed-forward width
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One training run."""
+
+    out: str = ""  # directory of the run: checkpoints, metrics, the resolved config
+    model: ModelConfig | None = None  # None: the model of `init`
+    init: str = ""  # checkpoint to start from; empty: random parameters
+    tokenizer: str = ""  # tokenizer's directory, kept with the checkpoint; empty: the one of `init`
+    data: DataConfig = DataConfig()
+    optim: OptimConfig = OptimConfig()
+    mesh: MeshConfig = MeshConfig()
+    steps: int = 1000
+    batch: int = 8  # blocks in a step, over all devices
+    seed: int = 0
+    log_every: int = 20  # steps
+    save_every: int = 0  # steps between checkpoints; 0: only the last
+    keep: int = 1  # checkpoints kept
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch < 1:
+            raise ValueError(f"steps and batch must be at least 1, got {self.steps} and {self.batch}")
+
+
+MODELS: dict[str, type] = {"decoder": DecoderConfig, "cross": CrossConfig, "vqgan": VqganConfig}
+
+T = TypeVar("T")
+
+
+def to_dict(config: Any) -> Any:
+    """A config as plain JSON values; a model config carries its `kind`."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        kind = {"kind": k for k, t in MODELS.items() if type(config) is t}
+        return kind | {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
+    return [to_dict(v) for v in config] if isinstance(config, tuple | list) else config
+
+
+def from_dict(cls: type[T], values: dict[str, Any]) -> T:
+    """Inverse of `to_dict`; ValueError names unknown fields, so an old or foreign file never half-loads."""
+    values = {k: v for k, v in values.items() if k != "kind"}
+    hints = typing.get_type_hints(cls)
+    if unknown := sorted(set(values) - set(hints)):
+        raise ValueError(f"{cls.__name__} has no field {', '.join(unknown)}")
+    return cls(**{k: _value(hints[k], v) for k, v in values.items()})
+
+
+def model_from_dict(values: dict[str, Any]) -> ModelConfig:
+    """The model config that `to_dict` wrote, by its `kind`."""
+    if values.get("kind") not in MODELS:
+        raise ValueError(f"unknown kind of model {values.get('kind')!r}; known: {', '.join(MODELS)}")
+    return from_dict(MODELS[values["kind"]], values)
+
+
+def _value(hint: Any, value: Any) -> Any:
+    if isinstance(value, dict):
+        return model_from_dict(value) if "kind" in value else from_dict(hint, value)
+    if isinstance(value, list):
+        item = typing.get_args(hint)[0]
+        return tuple(_value(item, v) for v in value)
+    return value
+
+
+def read_config(path: str | Path) -> Any:
+    """`get_config()` of a Python file; ValueError if the file or the function is missing."""
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"there is no config file {path}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise ValueError(f"{path} has no get_config()")
+    return module.get_config()
+
+
+def save_json(config: Any, path: Path) -> None:
+    """Write a config as indented JSON."""
+    path.write_text(json.dumps(to_dict(config), indent=1) + "\n")
+
+
+def cli(cls: type[T], args: Sequence[str] | None = None, *, prog: str, description: str = "") -> T:
+    """Options on the command line as a dataclass; with `--config FILE` its `get_config()` gives the defaults.
+
+    An unknown or ill-typed option ends the program with one message, a suggestion and exit code 2.
+    """
+    import tyro
+
+    args = list(sys.argv[1:] if args is None else args)
+    default: Any = tyro.MISSING_NONPROP
+    if cls is Config:
+        default = Config()
+        path = _take_option(args, "--config")
+        if path:
+            default = read_config(path)
+        description += "\n\n--config FILE  a Python file with get_config(); the options below override its fields"
+    return tyro.cli(cls, args=args, default=default, prog=prog, description=description)
+
+
+def _take_option(args: list[str], name: str) -> str:
+    """Remove `name VALUE` or `name=VALUE` from args and give the value, '' if absent."""
+    for i, arg in enumerate(args):
+        if arg.startswith(name + "="):
+            return args.pop(i).split("=", 1)[1]
+        if arg == name:
+            if i + 1 == len(args):
+                raise ValueError(f"{name} needs a file, e.g. {name} configs/world/llm.py")
+            args.pop(i)
+            return args.pop(i)
+    return ""
+
+
+def run(main: Any) -> None:
+    """Run a command's `main()`; a user's mistake (ValueError) or a full disk ends in one line and exit code 1."""
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,154 @@
+"""One pre-norm decoder, described by its config: CM3leon, OPT, Llama, Qwen2, Gemma, Chameleon, Emu3.
+
+Parameters are a plain nested dict; the layers are stacked on a leading axis L and scanned:
+
+    embed/{tokens VD, positions PD}   layers/{attn/{q,k,v DNH, o NHD}, ffn/{up, gate DF, down FD}, attn_norm, ffn_norm}
+    final_norm   unembed VD (untied only)
+"""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jam_jax.config import DecoderConfig
+from jam_jax.models import attention
+from jam_jax.models.attention import KV
+from jam_jax.models.layers import Params, feed_forward, norm
+from jam_jax.sharding import shard
+
+
+def block(
+    config: DecoderConfig, params: Params, x: jax.Array, positions: jax.Array, cache: KV | None
+) -> tuple[jax.Array, KV | None]:
+    """One transformer block: x [B, T, D], positions [B, T], cache of this layer [B, S, K, H] or None."""
+    h = norm(config, params["attn_norm"], x)
+    q = attention.project_queries(config, params["attn"], h, positions)
+    kv = attention.project_keys_values(config, params["attn"], h, positions)
+    if cache is not None:
+        kv = cache = attention.update_cache(cache, kv, positions)
+    x = x + attention.output(config, params["attn"], attention.attend(q, *kv, positions))
+    x = x + feed_forward(config, params["ffn"], norm(config, params["ffn_norm"], x))
+    return shard(x, "batch", "length", "embed"), cache
+
+
+def rematerialised(config: DecoderConfig, body: Callable) -> Callable:
+    """The scanned body under the config's rematerialisation policy."""
+    if config.remat == "none":
+        return body
+    policy = jax.checkpoint_policies.checkpoint_dots if config.remat == "dots" else None
+    return jax.checkpoint(body, prevent_cse=False, policy=policy)
+
+
+def run_layers(
+    config: DecoderConfig, layers: Params, x: jax.Array, positions: jax.Array, cache: KV | None
+) -> tuple[jax.Array, KV | None]:
+    """All blocks of `layers` (stacked on L), scanned; the cache is stacked the same way."""
+
+    def body(x: jax.Array, layer: tuple[Params, KV | None]) -> tuple[jax.Array, KV | None]:
+        return block(config, layer[0], x, positions, layer[1])
+
+    return jax.lax.scan(rematerialised(config, body), x, (layers, cache))
+
+
+def embed(config: DecoderConfig, params: Params, tokens: jax.Array, positions: jax.Array) -> jax.Array:
+    """tokens [B, T] int32 → [B, T, D] in the compute dtype."""
+    x = params["tokens"][tokens] * config.embed_scale
+    if config.positions == "learned":
+        x = x + params["positions"][positions + config.position_offset]
+    return shard(x.astype(config.dtype), "batch", "length", "embed")
+
+
+def unembed(table: jax.Array, x: jax.Array) -> jax.Array:
+    """States [B, T, D] and the output table [V, D] → logits [B, T, V] float32."""
+    logits = jnp.einsum("BTD,VD->BTV", x, table.astype(x.dtype), preferred_element_type=jnp.float32)
+    return shard(logits, "batch", "length", "vocab")
+
+
+class Decoder(nn.Module):
+    """tokens [B, T] int32, positions [B, T] int32 (default 0..T-1), cache → logits [B, T, V] float32, cache."""
+
+    config: DecoderConfig
+
+    @nn.compact
+    def __call__(
+        self, tokens: jax.Array, positions: jax.Array | None = None, cache: KV | None = None
+    ) -> tuple[jax.Array, KV | None]:
+        c = self.config
+        table = self.param("embed", init_embed, c)
+        layers = self.param("layers", init_layers, c, c.layers)
+        final = self.param("final_norm", init_norm, c)
+        head = table["tokens"] if c.tied else self.param("unembed", normal(c.init_std), (c.vocab_size, c.width))
+        if positions is None:
+            positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+        x = embed(c, table, tokens, positions)
+        x, cache = run_layers(c, layers, x, positions, cache)
+        return unembed(head, norm(c, final, x)), cache
+
+
+def empty_cache(config: DecoderConfig, layers: int, batch: int, slots: int) -> KV:
+    """Keys and values of zeros, each [L, B, S, K, H] in the compute dtype."""
+    shape = (layers, batch, slots, config.key_value_heads, config.head_size)
+    return jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype)
+
+
+# Initialisation: normal cut at three standard deviations, output projections zero (CM3leon, arXiv 2309.02591).
+
+
+def normal(std: float) -> Callable:
+    """A normal of the given standard deviation cut at three of them, float32."""
+
+    def init(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        return std * jax.random.truncated_normal(key, -3, 3, shape)
+
+    return init
+
+
+def init_embed(key: jax.Array, config: DecoderConfig) -> Params:
+    """Token table and, for learned positions, the position table with its offset rows."""
+    tokens, positions = jax.random.split(key)
+    table = {"tokens": normal(config.init_std)(tokens, (config.vocab_size, config.width))}
+    if config.positions == "learned":
+        rows = config.max_positions + config.position_offset
+        table["positions"] = normal(config.position_init_std)(positions, (rows, config.width))
+    return table
+
+
+def init_norm(_: jax.Array | None, config: DecoderConfig, layers: tuple[int, ...] = ()) -> Params:
+    """Scale and bias of one norm, or of `layers` stacked ones; empty for LayerNorm without scale."""
+    shape = (*layers, config.width)
+    if config.norm == "layernorm_plain":
+        return {}
+    if config.norm == "layernorm":
+        return {"scale": jnp.ones(shape), "bias": jnp.zeros(shape)}
+    return {"scale": jnp.zeros(shape) if config.norm == "rmsnorm_plus_one" else jnp.ones(shape)}
+
+
+def init_layers(key: jax.Array, config: DecoderConfig, layers: int) -> Params:
+    """Parameters of `layers` blocks, stacked on the leading axis."""
+    c, init = config, normal(config.init_std)
+    keys = iter(jax.random.split(key, 5))
+    wide, narrow = (layers, c.width, c.heads, c.head_size), (layers, c.width, c.key_value_heads, c.head_size)
+    attn = {"q": init(next(keys), wide), "k": init(next(keys), narrow), "v": init(next(keys), narrow)}
+    attn["o"] = jnp.zeros((layers, c.heads, c.head_size, c.width))
+    ffn = {"up": init(next(keys), (layers, c.width, c.ffn_width))}
+    if c.ffn.endswith("gated"):
+        ffn["gate"] = init(next(keys), (layers, c.width, c.ffn_width))
+    ffn["down"] = jnp.zeros((layers, c.ffn_width, c.width))
+    if c.bias != "none":
+        attn |= {name + "_bias": jnp.zeros((layers, *attn[name].shape[2:])) for name in ("q", "k", "v")}
+    if c.bias == "all":
+        attn["o_bias"] = jnp.zeros((layers, c.width))
+        ffn |= {"up_bias": jnp.zeros((layers, c.ffn_width)), "down_bias": jnp.zeros((layers, c.width))}
+    if c.qk_norm != "none":
+        for name, heads in (("q_norm", c.heads), ("k_norm", c.key_value_heads)):
+            attn[name] = {"scale": jnp.ones((layers, heads, c.head_size))}
+            if c.qk_norm == "layernorm":
+                attn[name]["bias"] = jnp.zeros((layers, heads, c.head_size))
+    return {
+        "attn": attn,
+        "ffn": ffn,
+        "attn_norm": init_norm(None, c, (layers,)),
+        "ffn_norm": init_norm(None, c, (layers,)),
+    }

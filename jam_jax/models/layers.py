@@ -1,0 +1,75 @@
+"""The pieces of a transformer block, as pure functions of a parameter dict.
+
+Letters in every einsum of the project: B batch, T query position, S key position, D width, F feed-forward width,
+N heads, K key-value heads, G query heads per key-value head, H head size, V vocabulary, L layers.
+Parameters are float32; norms are computed in float32 and give back the input's dtype.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jam_jax.config import DecoderConfig
+
+Params = dict
+
+
+def norm(config: DecoderConfig, params: Params, x: jax.Array) -> jax.Array:
+    """The decoder's norm over the last axis; `params` is empty for LayerNorm without scale (CM3leon)."""
+    kind = config.norm
+    x32 = x.astype(jnp.float32)
+    if kind in ("layernorm", "layernorm_plain"):
+        y = layer_norm(x32, config.norm_eps)
+        if kind == "layernorm":
+            y = y * params["scale"] + params["bias"]
+    else:
+        y = rms_norm(x32, config.norm_eps)
+        y = y * (params["scale"] + 1.0 if kind == "rmsnorm_plus_one" else params["scale"])
+    return y.astype(x.dtype)
+
+
+def layer_norm(x: jax.Array, eps: float) -> jax.Array:
+    """Mean 0 and (biased) variance 1 over the last axis."""
+    mean = x.mean(-1, keepdims=True)
+    return (x - mean) * jax.lax.rsqrt(jnp.square(x - mean).mean(-1, keepdims=True) + eps)
+
+
+def rms_norm(x: jax.Array, eps: float) -> jax.Array:
+    """Root mean square 1 over the last axis."""
+    return x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + eps)
+
+
+def head_norm(config: DecoderConfig, params: Params, x: jax.Array) -> jax.Array:
+    """Norm of queries or keys [B, T, N, H], one scale (and bias) per head: Chameleon's q/k norm."""
+    x32 = x.astype(jnp.float32)
+    if config.qk_norm == "layernorm":
+        y = layer_norm(x32, config.norm_eps) * params["scale"] + params["bias"]
+    else:
+        y = rms_norm(x32, config.norm_eps) * params["scale"]
+    return y.astype(x.dtype)
+
+
+def rope(x: jax.Array, positions: jax.Array, base: float) -> jax.Array:
+    """Rotary embedding in the half-split order of Hugging Face: x [B, T, N, H], positions [B, T] int32."""
+    half = x.shape[-1] // 2
+    frequency = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angle = positions[..., None, None].astype(jnp.float32) * frequency  # [B, T, 1, H/2]
+    sin, cos = jnp.sin(angle), jnp.cos(angle)
+    a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
+
+
+def feed_forward(config: DecoderConfig, params: Params, x: jax.Array) -> jax.Array:
+    """x [B, T, D] → [B, T, D] through ReLU, GELU or a gated unit."""
+    dtype = x.dtype
+    up = jnp.einsum("BTD,DF->BTF", x, params["up"].astype(dtype))
+    if config.bias == "all":
+        up = up + params["up_bias"].astype(dtype)
+    if config.ffn == "relu":
+        hidden = jax.nn.relu(up)
+    elif config.ffn == "gelu":
+        hidden = jax.nn.gelu(up, approximate=False)
+    else:
+        gate = jnp.einsum("BTD,DF->BTF", x, params["gate"].astype(dtype))
+        hidden = up * (jax.nn.silu(gate) if config.ffn == "silu_gated" else jax.nn.gelu(gate, approximate=True))
+    out = jnp.einsum("BTF,FD->BTD", hidden, params["down"].astype(dtype))
+    return out + params["down_bias"].astype(dtype) if config.bias == "all" else out

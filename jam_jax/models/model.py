@@ -1,0 +1,54 @@
+"""A language model by its config: what every caller uses, whether the model is one decoder or two towers."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jam_jax.config import CrossConfig, DecoderConfig
+from jam_jax.models import cross, decoder
+
+LanguageConfig = DecoderConfig | CrossConfig
+Cache = Any  # what `empty_cache` gives: passed in and handed back, never looked into
+
+
+def build(config: LanguageConfig) -> nn.Module:
+    """The Flax module: `.init(key, tokens)["params"]`, `.apply({"params": params}, tokens, positions, cache)`."""
+    return cross.CrossDecoder(config) if isinstance(config, CrossConfig) else decoder.Decoder(config)
+
+
+def init(config: LanguageConfig, key: jax.Array) -> dict:
+    """Random parameters, a nested dict of float32 arrays."""
+    return build(config).init(key, jnp.zeros((1, 1), jnp.int32))["params"]
+
+
+def shapes(config: LanguageConfig) -> dict:
+    """The parameters' shapes and dtypes, without any memory for them."""
+    return jax.eval_shape(lambda: init(config, jax.random.key(0)))
+
+
+def count(config: LanguageConfig) -> int:
+    """Number of parameters, from shapes alone."""
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes(config)))
+
+
+def forward(
+    config: LanguageConfig,
+    params: dict,
+    tokens: jax.Array,
+    positions: jax.Array | None = None,
+    cache: Cache | None = None,
+) -> tuple[jax.Array, Cache | None]:
+    """tokens [B, T] int32 → logits [B, T, V] float32 and the cache, updated at `positions`.
+
+    Without a cache the tokens see each other; with one they see what the slots up to their positions hold.
+    """
+    return build(config).apply({"params": params}, tokens, positions, cache)
+
+
+def empty_cache(config: LanguageConfig, batch: int, slots: int) -> Cache:
+    """A cache of `slots` positions for `batch` rows."""
+    if isinstance(config, CrossConfig):
+        return cross.empty_cache(config, batch, slots)
+    return decoder.empty_cache(config, config.layers, batch, slots)

@@ -1,0 +1,39 @@
+"""Progress that a person can read: a bar with time left on a terminal, a line now and then elsewhere."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+
+@contextlib.contextmanager
+def bar(label: str, total: int) -> Iterator[Callable[..., None]]:
+    """Give `advance(n=1, note="")` while `total` units of work are done.
+
+    On a terminal a bar with the time left; in a log file one line about every ten seconds and one at the end.
+    """
+    if sys.stdout.isatty():
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, TextColumn("{task.fields[note]}")) as progress:
+            task = progress.add_task(label, total=total, note="")
+
+            def advance(n: int = 1, note: str = "") -> None:
+                progress.update(task, advance=n, **({"note": note} if note else {}))
+
+            yield advance
+        return
+    start = shown = time.monotonic()
+    done = 0
+
+    def advance(n: int = 1, note: str = "") -> None:
+        nonlocal done, shown
+        done += n
+        now = time.monotonic()
+        if now - shown > 10 or done >= total > done - n:
+            left = (now - start) / max(done, 1) * (total - done)
+            print(f"{label}  {done}/{total}  {now - start:.0f} s, {left:.0f} s left  {note}".rstrip(), flush=True)
+            shown = now
+
+    yield advance
