@@ -7,11 +7,21 @@ the resolved config is saved as JSON beside every checkpoint. No jax here, so th
 import dataclasses
 import importlib.util
 import json
+import os
 import sys
+import types
 import typing
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+
+
+def _at_least(config: Any, least: int, *names: str) -> None:
+    """ValueError for the first of the fields that is smaller, or no number."""
+    for name in names:
+        if not getattr(config, name) >= least:
+            raise ValueError(f"{name} must be at least {least}, got {getattr(config, name)}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,14 +52,13 @@ class DecoderConfig:
     position_init_std: float = 2e-4
 
     def __post_init__(self) -> None:
+        _at_least(self, 1, "vocab_size", "layers", "width", "heads", "head_size", "ffn_width", "max_positions")
+        if self.kv_heads is not None:
+            _at_least(self, 1, "kv_heads")
         if self.heads % self.key_value_heads:
             raise ValueError(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
         if self.positions == "rope" and self.head_size % 2:
             raise ValueError(f"rotary positions need an even head_size, got {self.head_size}")
-        sizes = ("vocab_size", "layers", "width", "heads", "head_size", "ffn_width", "max_positions")
-        for name in sizes:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
     @property
     def key_value_heads(self) -> int:
@@ -114,6 +123,9 @@ class VqganConfig:
     code_width: int = 256
 
     def __post_init__(self) -> None:
+        _at_least(self, 1, "resolution", "channels", "res_blocks", "groups", "z_channels", "codes", "code_width")
+        if not self.multipliers or min(self.multipliers) < 1:
+            raise ValueError(f"multipliers must be one or more numbers of at least 1, got {self.multipliers}")
         if self.resolution % self.downsampling:
             raise ValueError(f"resolution {self.resolution} does not divide by the downsampling {self.downsampling}")
         if any((self.channels * m) % self.groups for m in self.multipliers):
@@ -139,8 +151,9 @@ class SourceConfig:
 
     store: str  # directory of a token store
     weight: float = 1.0  # share of the blocks, relative to the other sources
-    # "stream": documents one after another, cut anywhere (the original); "document": one document a block, padded.
-    cut: Literal["stream", "document"] = "stream"
+    # "stream": documents one after another, cut anywhere (the original); "document": one document a block, padded;
+    # "packed": as many whole documents as fit, each of which sees itself alone.
+    cut: Literal["stream", "document", "packed"] = "stream"
     cm3: float = 1.0  # share of the blocks that pass through the CM3 objective; the rest stay causal
     mask_caption: float = 0.0  # share of the pairs whose whole caption is masked: what guidance contrasts with
     prompt_loss: bool = True  # False: no loss on the prompt of an instruction
@@ -162,6 +175,10 @@ class DataConfig:
     pictures: tuple[str, ...] = ()  # for an image tokenizer: TFDS directories or image folders
     workers: int = 0  # Grain's reader processes; 0 reads in the training process
 
+    def __post_init__(self) -> None:
+        _at_least(self, 2, "block")
+        _at_least(self, 0, "cm3_mean", "workers")
+
 
 @dataclasses.dataclass(frozen=True)
 class OptimConfig:
@@ -176,6 +193,14 @@ class OptimConfig:
     eps: float = 1e-8
     weight_decay: float = 0.1  # on matrices only
     clip: float = 1.0  # global norm of the gradient
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "clip"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be more than 0, got {getattr(self, name)}")
+        _at_least(self, 0, "warmup")
+        if not 0 <= self.final_share <= 1:
+            raise ValueError(f"final_share is a share from 0 to 1, got {self.final_share}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,10 +229,11 @@ class Config:
     log_every: int = 20  # steps
     save_every: int = 0  # steps between checkpoints; 0: only the last
     keep: int = 1  # checkpoints kept
+    resume: bool = False  # go on from the last checkpoint in `out`, if there is one
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch < 1:
-            raise ValueError(f"steps and batch must be at least 1, got {self.steps} and {self.batch}")
+        _at_least(self, 1, "steps", "batch", "log_every", "keep")
+        _at_least(self, 0, "save_every")
 
 
 MODELS: dict[str, type] = {"decoder": DecoderConfig, "cross": CrossConfig, "vqgan": VqganConfig}
@@ -218,8 +244,10 @@ T = TypeVar("T")
 def to_dict(config: Any) -> Any:
     """A config as plain JSON values; a model config carries its `kind`."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        kind = {"kind": k for k, t in MODELS.items() if type(config) is t}
-        return kind | {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
+        kind = [k for k, t in MODELS.items() if type(config) is t]
+        return ({"kind": kind[0]} if kind else {}) | {
+            f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)
+        }
     return [to_dict(v) for v in config] if isinstance(config, tuple | list) else config
 
 
@@ -249,40 +277,69 @@ def _value(hint: Any, value: Any) -> Any:
 
 
 def read_config(path: str | Path) -> Any:
-    """`get_config()` of a Python file; ValueError if the file or the function is missing."""
+    """`get_config()` of a Python file; ValueError if there is none, if it fails, or if it gives no Config.
+
+    Annotated as Any, so that a config file may build on the model of another whatever its kind.
+    """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"there is no config file {path}")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+        found = module.get_config() if hasattr(module, "get_config") else None
+    except Exception as error:  # whatever a user's Python raises
+        raise ValueError(f"{path}: {type(error).__name__}: {error}") from error
     if not hasattr(module, "get_config"):
         raise ValueError(f"{path} has no get_config()")
-    return module.get_config()
+    if not isinstance(found, Config):
+        raise ValueError(f"{path}: get_config() must give a Config, it gives {type(found).__name__}")
+    return found
 
 
 def save_json(config: Any, path: Path) -> None:
     """Write a config as indented JSON."""
-    path.write_text(json.dumps(to_dict(config), indent=1) + "\n")
+    write_whole(path, json.dumps(to_dict(config), indent=1) + "\n")
 
 
-def cli(cls: type[T], args: Sequence[str] | None = None, *, prog: str, description: str = "") -> T:
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file aside and rename it: a full disk or a stop leaves what was there. A text is written as UTF-8."""
+    # A name of its own: the processes of a run on several machines write the same description.
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        aside.write_bytes(content.encode() if isinstance(content, str) else content)
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+@typing.overload
+def cli(cls: type[T], args: Sequence[str] | None = None, *, prog: str, description: str = "") -> T: ...
+@typing.overload
+def cli(cls: types.UnionType, args: Sequence[str] | None = None, *, prog: str, description: str = "") -> Any: ...
+def cli(cls: Any, args: Sequence[str] | None = None, *, prog: str, description: str = "") -> Any:
     """Options on the command line as a dataclass; with `--config FILE` its `get_config()` gives the defaults.
 
-    An unknown or ill-typed option ends the program with one message, a suggestion and exit code 2.
+    A union of dataclasses makes each of them a subcommand (`Import | Export`: `import` and `export`). An unknown or
+    ill-typed option ends the program with one message, a suggestion and exit code 2.
     """
     import tyro
 
     args = list(sys.argv[1:] if args is None else args)
     default: Any = tyro.MISSING_NONPROP
+    form: Any = cls
     if cls is Config:
         default = Config()
         path = _take_option(args, "--config")
         if path:
             default = read_config(path)
         description += "\n\n--config FILE  a Python file with get_config(); the options below override its fields"
-    return tyro.cli(cls, args=args, default=default, prog=prog, description=description)
+        # The kind of model is the config file's choice; its fields are plain options (`--model.vocab-size 1024`).
+        form = tyro.conf.AvoidSubcommands[Config]
+    return tyro.cli(form, args=args, default=default, prog=prog, description=description)
 
 
 def _take_option(args: list[str], name: str) -> str:
@@ -299,10 +356,15 @@ def _take_option(args: list[str], name: str) -> str:
 
 
 def run(main: Any) -> None:
-    """Run a command's `main()`; a user's mistake (ValueError) or a full disk ends in one line and exit code 1."""
+    """Run a command's `main()`; a user's mistake (ValueError) or a full disk ends in one line and exit code 1.
+
+    With JAM_JAX_TRACEBACK set in the environment it ends in the traceback instead.
+    """
     try:
         main()
     except (ValueError, OSError) as error:
+        if os.environ.get("JAM_JAX_TRACEBACK"):
+            raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:

@@ -12,18 +12,28 @@ def bar(label: str, total: int) -> Iterator[Callable[..., None]]:
 
     On a terminal a bar with the time left; in a log file one line about every ten seconds and one at the end.
     """
-    if sys.stdout.isatty():
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    with (_bar if sys.stdout.isatty() else _lines)(label, total) as advance:
+        yield advance
 
-        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, TextColumn("{task.fields[note]}")) as progress:
-            task = progress.add_task(label, total=total, note="")
 
-            def advance(n: int = 1, note: str = "") -> None:
-                progress.update(task, advance=n, **({"note": note} if note else {}))
+@contextlib.contextmanager
+def _bar(label: str, total: int) -> Iterator[Callable[..., None]]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-            yield advance
-        return
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("{task.fields[note]}")) as progress:
+        task, shown = progress.add_task(label, total=total, note=""), ""
+
+        def advance(n: int = 1, note: str = "") -> None:
+            nonlocal shown
+            shown = note or shown
+            progress.update(task, advance=n, note=shown)
+
+        yield advance
+
+
+@contextlib.contextmanager
+def _lines(label: str, total: int) -> Iterator[Callable[..., None]]:
     start = shown = time.monotonic()
     done = 0
 

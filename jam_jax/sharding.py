@@ -11,7 +11,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jam_jax.config import MeshConfig
 
 # Logical axis → mesh axes. Activations' batch runs over data and fsdp; parameters' `embed` over fsdp.
-AXES: dict[str, str | tuple[str, ...] | None] = {
+AXES: dict[str | None, str | tuple[str, ...] | None] = {
     "batch": ("data", "fsdp"),
     "length": None,
     "embed": None,
@@ -23,7 +23,7 @@ AXES: dict[str, str | tuple[str, ...] | None] = {
     "ffn": "tensor",
     "param_embed": "fsdp",
     "project_in": "tensor",
-    None: None,  # type: ignore[dict-item]
+    None: None,
 }
 
 # Every parameter's path matches exactly one row: pattern → logical axes without the stacked layer axis.
@@ -38,7 +38,7 @@ PARAMETERS: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r".*ffn/(up|gate)", ("param_embed", "ffn")),
     (r".*ffn/down", ("ffn", "param_embed")),
     (r".*ffn/up_bias", ("ffn",)),
-    (r".*attn/o_bias|.*ffn/down_bias|.*_norm/(scale|bias)", (None,)),
+    (r".*attn/o_bias|.*ffn/down_bias|(.*/)?(attn|ffn|final)_norm/(scale|bias)", (None,)),
     (r"project", ("project_in", "param_embed")),
 )
 
@@ -109,6 +109,18 @@ def parameter_shardings(mesh: Mesh, tree: dict) -> dict:
         return NamedSharding(mesh, spec(*parameter_axes(name, leaf.ndim)))
 
     return jax.tree_util.tree_map_with_path(of, tree)
+
+
+def require_divisible(mesh: Mesh, tree: dict) -> None:
+    """ValueError when the mesh does not divide an axis of a parameter; `tree` holds shapes."""
+    for path, leaf in paths(tree).items():
+        for size, axis in zip(leaf.shape, parameter_axes(path, leaf.ndim), strict=True):
+            name = AXES[axis]
+            if isinstance(name, str) and size % mesh.shape[name]:
+                raise ValueError(
+                    f"{path} has an axis of {size}, which mesh.{name}={mesh.shape[name]} does not divide: "
+                    f"choose another --mesh.{name}"
+                )
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +38,7 @@ class TokenSpace:
     pad: int
     picture_layout: tuple[int, ...]  # the opening id, then CODE or a forced id per position
     picture_closers: tuple[int, ...]  # ids that may follow the last position of the layout
+    contents: str = ""  # hash of the text pieces and the image tokenizer: equal layouts may mean other words
 
     def __post_init__(self) -> None:
         ids = [self.start_of_image, self.end_of_image, self.end_of_document, self.end_of_infill, self.pad]
@@ -89,11 +91,12 @@ class TokenSpace:
     @staticmethod
     def from_json(text: str) -> "TokenSpace":
         """Inverse of `to_json`; ValueError names a field that is missing or unknown."""
-        values = json.loads(text)
+        values: dict[str, Any] = json.loads(text)
         fields = {f.name for f in dataclasses.fields(TokenSpace)}
         if set(values) != fields:
             raise ValueError(f"token space: fields {sorted(set(values) ^ fields)} are missing or unknown")
-        return TokenSpace(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return TokenSpace(**plain)
 
     @property
     def fingerprint(self) -> str:

@@ -3,6 +3,9 @@
 A cache slot *is* a position: the key of the token at position p of a row lies in slot p, and a query at position p
 sees the slots 0..p. So a row needs no length: what lies beyond its position is never seen, and writing at a position
 again replaces what stood there (a guided picture restarts its unconditional stream that way).
+
+Without a cache a row may hold several documents: where the positions return to 0 a new one begins, and sees nothing
+of those before it.
 """
 
 import jax
@@ -40,16 +43,24 @@ def _project(config: DecoderConfig, params: Params, name: str, x: jax.Array) -> 
     return y if config.bias == "none" else y + params[name + "_bias"].astype(x.dtype)
 
 
-def attend(q: jax.Array, k: jax.Array, v: jax.Array, positions: jax.Array) -> jax.Array:
-    """Softmax attention in float32: q [B, T, N, H], k and v [B, S, K, H], positions [B, T] → [B, T, N, H].
+def visible(positions: jax.Array, slots: int | None) -> jax.Array:
+    """What each query sees: positions [B, T] → bool [B, T, S], over `slots` of a cache or, for None, the T tokens."""
+    if slots is not None:
+        return jnp.arange(slots) <= positions[:, :, None]
+    document = jnp.cumsum(positions == 0, axis=1)
+    order = jnp.arange(positions.shape[1])
+    return (order <= order[:, None]) & (document[:, None] == document[:, :, None])
 
-    The query at position p sees the slots 0..p. Query head n reads key-value head n // (N / K).
+
+def attend(q: jax.Array, k: jax.Array, v: jax.Array, seen: jax.Array) -> jax.Array:
+    """Softmax attention in float32: q [B, T, N, H], k and v [B, S, K, H], seen bool [B, T, S] → [B, T, N, H].
+
+    Query head n reads key-value head n // (N / K).
     """
     groups = q.shape[2] // k.shape[2]
     q = q.reshape(*q.shape[:2], k.shape[2], groups, q.shape[3])
     scores = jnp.einsum("BTKGH,BSKH->BKGTS", q, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
-    visible = jnp.arange(k.shape[1]) <= positions[:, :, None]  # [B, T, S]
-    scores = jnp.where(visible[:, None, None], scores, jnp.finfo(jnp.float32).min)
+    scores = jnp.where(seen[:, None, None], scores, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
     out = jnp.einsum("BKGTS,BSKH->BTKGH", weights, v)
     return out.reshape(*out.shape[:2], -1, out.shape[-1])

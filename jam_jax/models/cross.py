@@ -7,6 +7,7 @@
 """
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -37,7 +38,8 @@ def cross_block(
     kv = attention.project_keys_values(config, params["attn"], other, positions)
     if cache is not None:
         kv = cache = attention.update_cache(cache, kv, positions)
-    x = x + attention.output(config, params["attn"], attention.attend(q, *kv, positions))
+    seen = attention.visible(positions, None if cache is None else kv[0].shape[1])
+    x = x + attention.output(config, params["attn"], attention.attend(q, *kv, seen))
     x = x + feed_forward(config, params["ffn"], norm(config, params["ffn_norm"], x))
     return shard(x, "batch", "length", "embed"), cache
 
@@ -86,6 +88,8 @@ def run_towers(
         joined = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), heads, tails)
         return x, (joined, new_cross)
 
+    # The group is recomputed as a whole; its layers need not be recomputed once more inside.
+    configs = {name: dataclasses.replace(c, remat="none") for name, c in configs.items()}
     body = decoder.rematerialised(config.img, group)
     full = config.img.layers // config.every
     head, tail = _split((layers, self_cache), full * config.every)
@@ -102,7 +106,7 @@ def run_towers(
     return x, None if cache is None else {"self": new_self, "cross": new_cross}
 
 
-def _split(tree: Params, at: int) -> tuple[Params, Params]:
+def _split(tree: Any, at: int) -> tuple[Any, Any]:
     """A tree of stacked arrays cut on the leading axis."""
     return jax.tree.map(lambda a: a[:at], tree), jax.tree.map(lambda a: a[at:], tree)
 
@@ -122,7 +126,11 @@ class CrossDecoder(nn.Module):
         params["cross"] = self.param("cross", init_cross, c)
         project = self.param("project", init_project, c)
         final = self.param("final_norm", decoder.init_norm, c.img)
-        head = table["tokens"] if c.img.tied else self.param("unembed", decoder.normal(c.img.init_std), table["tokens"].shape)
+        head = (
+            table["tokens"]
+            if c.img.tied
+            else self.param("unembed", decoder.normal(c.img.init_std), table["tokens"].shape)
+        )
         if positions is None:
             positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
         x = decoder.embed(c.img, table, tokens, positions)
@@ -146,7 +154,7 @@ def _init_tower(key: jax.Array, config: DecoderConfig) -> Params:
 
 
 def init_cross(key: jax.Array, config: CrossConfig) -> Params:
-    """New cross blocks: q, k, v Xavier uniform with gain 1/sqrt(2), outputs zero, so that a block starts as identity."""
+    """New cross blocks: q, k, v Xavier uniform with gain 1/sqrt(2), outputs zero, so each starts as the identity."""
     return {
         name: _init_cross(jax.random.fold_in(key, i), c, config.cross_blocks)
         for i, (name, c) in enumerate((("llm", config.llm), ("img", config.img)))
@@ -155,7 +163,7 @@ def init_cross(key: jax.Array, config: CrossConfig) -> Params:
 
 def _init_cross(key: jax.Array, config: DecoderConfig, blocks: int) -> Params:
     # A cross block reads keys and values from a tower of the same width, so it has a self block's shapes.
-    params = decoder.init_layers(key, dataclasses.replace(config, qk_norm="none"), blocks)
+    params = decoder.init_layers(key, config, blocks)
     for i, name in enumerate("qkv"):
         shape = params["attn"][name].shape
         bound = (0.5 * 6 / (shape[1] + shape[2] * shape[3])) ** 0.5

@@ -28,7 +28,8 @@ def block(
     kv = attention.project_keys_values(config, params["attn"], h, positions)
     if cache is not None:
         kv = cache = attention.update_cache(cache, kv, positions)
-    x = x + attention.output(config, params["attn"], attention.attend(q, *kv, positions))
+    seen = attention.visible(positions, None if cache is None else kv[0].shape[1])
+    x = x + attention.output(config, params["attn"], attention.attend(q, *kv, seen))
     x = x + feed_forward(config, params["ffn"], norm(config, params["ffn_norm"], x))
     return shard(x, "batch", "length", "embed"), cache
 

@@ -6,10 +6,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jam_jax.config import CrossConfig, DecoderConfig
+from jam_jax.config import CrossConfig, DecoderConfig, ModelConfig, to_dict
 from jam_jax.models import cross, decoder
 
 LanguageConfig = DecoderConfig | CrossConfig
+
+# Fields that say how a model is run or was started, not what it computes.
+RUN_TIME = frozenset({"dtype", "remat", "init_std", "position_init_std"})
 Cache = Any  # what `empty_cache` gives: passed in and handed back, never looked into
 
 
@@ -18,9 +21,20 @@ def build(config: LanguageConfig) -> nn.Module:
     return cross.CrossDecoder(config) if isinstance(config, CrossConfig) else decoder.Decoder(config)
 
 
+def computes_the_same(a: ModelConfig, b: ModelConfig) -> bool:
+    """Whether two configs describe one model, however it is run."""
+
+    def essence(values: dict[str, Any]) -> dict[str, Any]:
+        kept = {k: v for k, v in values.items() if k not in RUN_TIME}
+        return {k: essence(v) if isinstance(v, dict) else v for k, v in kept.items()}
+
+    return essence(to_dict(a)) == essence(to_dict(b))
+
+
 def init(config: LanguageConfig, key: jax.Array) -> dict:
     """Random parameters, a nested dict of float32 arrays."""
-    return build(config).init(key, jnp.zeros((1, 1), jnp.int32))["params"]
+    # Compiled as one program, from which the forward pass that Linen's init runs falls out as unused.
+    return jax.jit(lambda key: build(config).init(key, jnp.zeros((1, 1), jnp.int32))["params"])(key)
 
 
 def shapes(config: LanguageConfig) -> dict:
@@ -42,7 +56,8 @@ def forward(
 ) -> tuple[jax.Array, Cache | None]:
     """tokens [B, T] int32 → logits [B, T, V] float32 and the cache, updated at `positions`.
 
-    Without a cache the tokens see each other; with one they see what the slots up to their positions hold.
+    Without a cache a token sees those before it, back to the last at position 0, where its document begins; with one
+    it sees what the slots up to its position hold.
     """
     return build(config).apply({"params": params}, tokens, positions, cache)
 

@@ -1,0 +1,212 @@
+"""Model directories and training checkpoints: the only door to Orbax.
+
+A model directory describes itself, so every command takes one and needs nothing else:
+
+    model.json            kind and config of the model
+    tokenizer/            the tokenizer that its ids belong to
+    checkpoints/STEP/params       parameters, float32
+    checkpoints/STEP/opt_state    optimizer state (training runs only)
+
+A training run adds config.json, metrics.jsonl and tensorboard/. Converted and fused models have the one step 0.
+"""
+
+import contextlib
+import gc
+import json
+import shutil
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from absl import logging
+
+from jam_jax.config import ModelConfig, VqganConfig, model_from_dict, save_json
+from jam_jax.models import model, vqgan
+from jam_jax.sharding import paths
+
+logging.set_verbosity(logging.ERROR)  # Orbax reports every file it touches
+
+
+def shapes(config: ModelConfig) -> dict:
+    """Parameter tree of a config as ShapeDtypeStructs."""
+    if isinstance(config, VqganConfig):
+        return jax.eval_shape(lambda: vqgan.init(config, jax.random.key(0)))
+    return model.shapes(config)
+
+
+def save_model(
+    directory: str | Path, config: ModelConfig, params: dict, *, tokenizer: str | Path | None = None
+) -> None:
+    """Write a model directory, whole or not at all.
+
+    Raises ValueError when `directory` already holds something, OSError when the disk is full or not writable.
+    """
+    with new_directory(directory) as aside:
+        describe(aside, config, tokenizer)
+        with manager(aside) as checkpoints:
+            save(checkpoints, 0, params)
+
+
+@contextlib.contextmanager
+def new_directory(directory: str | Path) -> Iterator[Path]:
+    """A directory written aside that takes its name when the block ends, and vanishes when the block fails."""
+    directory = Path(directory)
+    if directory.exists() and any(directory.iterdir()):
+        raise ValueError(f"{directory} already exists: remove it or choose another target")
+    aside = directory.with_name(f".{directory.name}.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        aside.mkdir(parents=True)
+        yield aside
+        if directory.exists():
+            directory.rmdir()
+        aside.rename(directory)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+def describe(directory: Path, config: ModelConfig, tokenizer: str | Path | None) -> None:
+    """Write what makes a model directory describe itself: model.json and a copy of the tokenizer."""
+    directory.mkdir(parents=True, exist_ok=True)
+    save_json(config, directory / "model.json")
+    if tokenizer and not (directory / "tokenizer").exists():
+        shutil.copytree(tokenizer, directory / ".tokenizer")
+        (directory / ".tokenizer").rename(directory / "tokenizer")
+
+
+def read_model_config(directory: str | Path) -> ModelConfig:
+    """The config of a model directory; ValueError if it is none."""
+    path = Path(directory) / "model.json"
+    if not path.is_file():
+        what = "has no model.json" if Path(directory).is_dir() else "does not exist"
+        raise ValueError(f"{directory} is no model directory: it {what}")
+    try:
+        return model_from_dict(json.loads(path.read_text()))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def tokenizer_dir(directory: str | Path) -> Path:
+    """The tokenizer kept in a model directory; ValueError if there is none."""
+    path = Path(directory) / "tokenizer"
+    if not (path / "tokens.json").is_file():
+        raise ValueError(f"{directory} holds no tokenizer: give one with --tokenizer")
+    return path
+
+
+@contextlib.contextmanager
+def manager(directory: str | Path, *, keep: int | None = None) -> Iterator[ocp.CheckpointManager]:
+    """The checkpoints of a model directory; saves are asynchronous and finished when the block ends."""
+    path = Path(directory).absolute() / "checkpoints"
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+    with ocp.CheckpointManager(path, options=options) as checkpoints:
+        yield checkpoints
+        with _clear_errors(f"could not save to {directory}"):
+            checkpoints.wait_until_finished()
+
+
+def save(checkpoints: ocp.CheckpointManager, step: int, params: dict, opt_state: Any = None) -> None:
+    """Save one step; the write goes on in the background."""
+    items = {"params": ocp.args.StandardSave(params)}
+    if opt_state is not None:
+        items["opt_state"] = ocp.args.StandardSave(opt_state)
+    with _clear_errors(f"could not save to {checkpoints.directory}"):
+        checkpoints.save(step, args=ocp.args.Composite(**items))
+
+
+def steps(directory: str | Path) -> list[int]:
+    """The steps that a model directory holds, finished ones only, in order."""
+    folder = Path(directory) / "checkpoints"
+    names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
+    return sorted(int(n) for n in names if n.isdigit() and (folder / n / "params").is_dir())
+
+
+def load_model(
+    directory: str | Path, *, step: int | None = None, shardings: dict | None = None
+) -> tuple[ModelConfig, dict]:
+    """Config and parameters of a model directory: the last step, or `step`.
+
+    `shardings` mirrors the parameters; every device then reads its own part only. Raises ValueError for a directory
+    that is missing, damaged, or whose parameters are not those of its model.json.
+    """
+    config = read_model_config(directory)
+    expected = shapes(config)
+    return config, restore(directory, "params", expected, step=step, shardings=shardings)
+
+
+def restore(directory: str | Path, item: str, expected: Any, *, step: int | None = None, shardings: Any = None) -> Any:
+    """Restore one item ("params" or "opt_state") into the structure of `expected` (ShapeDtypeStructs)."""
+    held = steps(directory)
+    if not held:
+        raise ValueError(f"{directory} holds no finished checkpoint")
+    if step is not None and step not in held:
+        raise ValueError(f"{directory} has no step {step}; it has {', '.join(map(str, held))}")
+    step = held[-1] if step is None else step
+    path = Path(directory).absolute() / "checkpoints" / str(step) / item
+    if item == "opt_state" and not path.is_dir():
+        raise ValueError(
+            f"{directory} holds no optimizer state at step {step}, so it cannot be resumed: "
+            f"start from its parameters with --init {directory} and another --out"
+        )
+    if shardings is None:
+        one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        shardings = jax.tree.map(lambda _: one, expected)
+    target = jax.tree.map(lambda s, d: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=d), expected, shardings)
+    damaged = f"{path} is missing or damaged"
+    with ocp.StandardCheckpointer() as checkpointer:
+        if item == "params":
+            with _clear_errors(damaged, ValueError):
+                found = paths(checkpointer.metadata(path).item_metadata.tree)
+            _compare(path, paths(expected), found)
+        with _clear_errors(damaged, ValueError):
+            return checkpointer.restore(path, target)
+
+
+def _compare(path: Path, expected: dict, found: dict) -> None:
+    lists = {
+        "only in the checkpoint": sorted(set(found) - set(expected)),
+        "missing from it": sorted(set(expected) - set(found)),
+        "of another shape": [
+            f"{n} {tuple(found[n].shape)} instead of {expected[n].shape}"
+            for n in sorted(set(found) & set(expected))
+            if tuple(found[n].shape) != tuple(expected[n].shape)
+        ],
+    }
+    if any(lists.values()):
+        text = "; ".join(f"{what}: {', '.join(names)}" for what, names in lists.items() if names)
+        raise ValueError(f"{path} does not hold the parameters of its model.json: {text}")
+
+
+@contextlib.contextmanager
+def _clear_errors(what: str, kind: type[Exception] = OSError) -> Iterator[None]:
+    """Orbax and TensorStore raise many types with long texts: one line, of one type.
+
+    What is no fault of the files goes through as it is: memory that runs out, of the host or of a device.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+            raise
+        _drop_coroutines(error)
+        full = "No space left" in str(error) or "ENOSPC" in str(error)
+        reason = "no space left on the disk" if full else str(error).strip().split("\n")[0].split(". See ")[0][:200]
+        raise kind(f"{what}: {reason}") from error
+
+
+def _drop_coroutines(error: Exception) -> None:
+    """Orbax leaves failed coroutines behind, each of which would print a page when it is collected: collect them."""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        link: BaseException | None = error
+        while link is not None:  # the frames of an error hold what they were waiting for
+            traceback.clear_frames(link.__traceback__)
+            link = link.__cause__ or link.__context__
+        gc.collect()
+    finally:
+        sys.unraisablehook = hook

@@ -1,0 +1,85 @@
+"""Weights of other systems in, and out again: `python -m jam_jax.convert import|export --source … --target …`."""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from jam_jax import config, tokens
+
+
+@dataclasses.dataclass(frozen=True)
+class Import:
+    """Turn a PyTorch checkpoint into a model directory that every command here reads."""
+
+    source: str  # directory or file: Hugging Face's OPT, or metaseq's *.pt (any one of its pieces names the whole)
+    target: str  # directory to make; must not exist, or be empty
+    family: Literal["auto", "opt", "metaseq"] = "auto"  # whose layout it is; auto: by its own files
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """Turn a model directory into one that `transformers` loads."""
+
+    source: str  # model directory, or a training run's
+    target: str  # directory to make; must not exist, or be empty
+    family: Literal["opt"] = "opt"  # whose layout to write
+
+
+def import_model(source: str | Path, target: str | Path, family: Literal["auto", "opt", "metaseq"] = "auto") -> None:
+    """Convert a checkpoint of another system; a `tokenizer/` of ours beside its weights comes along.
+
+    ValueError in one line for whatever does not fit, before the target exists.
+    """
+    from jam_jax import checkpoint
+    from jam_jax.convert import families, rules, writers
+    from jam_jax.models import model
+
+    source, target = Path(source), Path(target)
+    writers.check_target(target)
+    parent = families.read(source, family)
+    tokenizer = (source if source.is_dir() else source.parent) / "tokenizer"
+    kept = tokenizer if (tokenizer / "tokens.json").is_file() else None
+    if kept and (rows := tokens.load(kept).vocab_size) != parent.config.vocab_size:
+        raise ValueError(f"{kept} is of another model: it has {rows} ids, the embedding {parent.config.vocab_size}")
+    params = rules.gather(parent.table, parent.weights, model.shapes(parent.config), str(source))
+    checkpoint.save_model(target, parent.config, params, tokenizer=kept)
+    print(f"{target}  {model.count(parent.config):,} parameters from {source}{', with its tokenizer' if kept else ''}")
+
+
+def export_model(source: str | Path, target: str | Path, family: Literal["opt"] = "opt") -> None:
+    """Write a model directory as a checkpoint of another system; its tokenizer comes along as `tokenizer/`.
+
+    ValueError if that system has no such model, or if the target exists and is not empty.
+    """
+    from jam_jax import checkpoint
+    from jam_jax.convert import rules, writers
+    from jam_jax.convert.families import opt
+
+    assert family == "opt"
+    source, target = Path(source), Path(target)
+    writers.check_target(target)
+    ours = checkpoint.read_model_config(source)
+    tokenizer = source / "tokenizer"
+    kept = checkpoint.tokenizer_dir(source) if tokenizer.is_dir() else None
+    theirs = opt.write_config(ours, tokens.load(kept) if kept else None)
+    assert isinstance(ours, config.DecoderConfig)
+    _, params = checkpoint.load_model(source)
+    writers.write_hugging_face(target, theirs, rules.Exported(opt.table(ours), params), tokenizer=kept)
+    print(f"{target}  {theirs['architectures'][0]}{', with its tokenizer' if kept else ''}")
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """The command."""
+    options = config.cli(Import | Export, args, prog="python -m jam_jax.convert", description=__doc__)
+    start = time.monotonic()
+    if isinstance(options, Import):
+        import_model(options.source, options.target, options.family)
+    else:
+        export_model(options.source, options.target, options.family)
+    print(f"{time.monotonic() - start:.1f} s")
+
+
+if __name__ == "__main__":
+    config.run(main)

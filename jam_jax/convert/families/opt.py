@@ -1,0 +1,197 @@
+"""Hugging Face's OPT (arXiv 2205.01068) ↔ our decoder; without biases and norm weights it is CM3leon's architecture."""
+
+from pathlib import Path
+from typing import Any
+
+from jam_jax.config import CrossConfig, DecoderConfig, VqganConfig
+from jam_jax.convert.families import hugging_face
+from jam_jax.convert.readers import Weights, open_weights
+from jam_jax.convert.rules import Parent, Rule, Table, nested
+from jam_jax.tokens import TokenSpace
+
+# A block's names are metaseq's own, so `metaseq` uses these rows too.
+SPLIT = (
+    ("self_attn.q_proj.weight", "(NH)D -> DNH", "attn/q"),
+    ("self_attn.k_proj.weight", "(KH)D -> DKH", "attn/k"),
+    ("self_attn.v_proj.weight", "(KH)D -> DKH", "attn/v"),
+)
+SPLIT_BIAS = (
+    ("self_attn.q_proj.bias", "(NH) -> NH", "attn/q_bias"),
+    ("self_attn.k_proj.bias", "(KH) -> KH", "attn/k_bias"),
+    ("self_attn.v_proj.bias", "(KH) -> KH", "attn/v_bias"),
+)
+BLOCK = (
+    ("self_attn.out_proj.weight", "D(NH) -> NHD", "attn/o"),
+    ("fc1.weight", "FD -> DF", "ffn/up"),
+    ("fc2.weight", "DF -> FD", "ffn/down"),
+)
+BLOCK_BIAS = (
+    ("self_attn.out_proj.bias", "D -> D", "attn/o_bias"),
+    ("fc1.bias", "F -> F", "ffn/up_bias"),
+    ("fc2.bias", "D -> D", "ffn/down_bias"),
+)
+NORM = (("weight", "D -> D", "scale"), ("bias", "D -> D", "bias"))
+
+SIZES = (
+    "vocab_size",
+    "num_hidden_layers",
+    "hidden_size",
+    "num_attention_heads",
+    "ffn_dim",
+    "max_position_embeddings",
+)
+SWITCHES = {"enable_bias": True, "layer_norm_elementwise_affine": True, "tie_word_embeddings": True}  # and defaults
+FIXED = {"do_layer_norm_before": True, "_remove_final_layer_norm": False, "scale_embedding": False}
+# Of training alone, or read above by name.
+OTHER = ("activation_function", "word_embed_proj_dim", "init_std", "dropout", "attention_dropout", "activation_dropout")
+HANDLED = (*SIZES, *SWITCHES, *FIXED, *OTHER, "layerdrop", "layer_norm_eps")
+
+
+def recognises(source: Path) -> bool:
+    """Whether `source` is an OPT checkpoint of Hugging Face."""
+    return hugging_face.is_family(source, "opt")
+
+
+def read(source: Path) -> Parent:
+    """The decoder that a checkpoint directory (or a weights file beside its config.json) holds.
+
+    ValueError if the config asks for what our decoder does not compute (named), or if the weights are damaged.
+    """
+    config = read_config(hugging_face.read_config(source), hugging_face.config_path(source))
+    weights = open_weights(source)
+    return Parent(config, table(config, weights), weights)
+
+
+def read_config(values: dict[str, Any], path: Path) -> DecoderConfig:
+    """Our config from OPT's; `path` is for messages."""
+    if values.get("model_type") != "opt":
+        raise ValueError(f"{path} is no OPT: its model_type is {values.get('model_type')!r}")
+    vocab, layers, width, heads, ffn, positions = hugging_face.numbers(values, SIZES, path)
+    projected = values.get("word_embed_proj_dim") or width
+    if projected != width or not values.get("do_layer_norm_before", True):
+        raise ValueError(
+            f"{path}: word_embed_proj_dim={projected} with hidden_size={width}, do_layer_norm_before="
+            f"{values.get('do_layer_norm_before', True)}: a post-norm decoder with projected embeddings, as OPT-350M "
+            "is, cannot be imported; the other sizes of OPT can"
+        )
+    for name, only in FIXED.items():
+        if values.get(name, only) != only:
+            raise ValueError(f"{path}: {name}={values[name]!r} is not supported, only {only}")
+    if values.get("layer_norm_eps", 1e-5) != 1e-5:
+        raise ValueError(f"{path}: layer_norm_eps={values['layer_norm_eps']!r} is not OPT's 1e-5")
+    hugging_face.refuse_unknown(values, HANDLED, path)
+    if (activation := values.get("activation_function", "relu")) not in ("relu", "gelu"):
+        raise ValueError(f"{path}: activation_function={activation!r} is not supported, only relu and gelu")
+    if width % heads:
+        raise ValueError(f"{path}: hidden_size ({width}) does not divide by num_attention_heads ({heads})")
+    switches = {name: values.get(name, default) for name, default in SWITCHES.items()}
+    return DecoderConfig(
+        vocab_size=vocab,
+        layers=layers,
+        width=width,
+        heads=heads,
+        head_size=width // heads,
+        ffn_width=ffn,
+        max_positions=positions,
+        norm="layernorm" if switches["layer_norm_elementwise_affine"] else "layernorm_plain",
+        ffn=activation,
+        bias="all" if switches["enable_bias"] else "none",
+        tied=bool(switches["tie_word_embeddings"]),
+        init_std=values.get("init_std", 0.02),
+    )
+
+
+def write_config(config: DecoderConfig | CrossConfig | VqganConfig, space: TokenSpace | None) -> dict[str, Any]:
+    """OPT's config.json for one of ours; ValueError lists all that OPT does not have.
+
+    `space` gives the special ids; without one they are OPT's own (pad 1, end of document 2).
+    """
+    if isinstance(config, CrossConfig):
+        raise ValueError(
+            "this model is a JAM-Cross, two towers that read each other: no other system can run it, so it has no "
+            "export; JAM-Uniform, JAM-Width and the parents do"
+        )
+    if isinstance(config, VqganConfig):
+        raise ValueError("this model is an image tokenizer, not a language model: OPT has no place for it")
+    c = config
+    needs = {
+        "norm": (c.norm, ("layernorm", "layernorm_plain")),
+        "norm_eps": (c.norm_eps, (1e-5,)),
+        "positions": (c.positions, ("learned",)),
+        "position_offset": (c.position_offset, (2,)),
+        "ffn": (c.ffn, ("relu", "gelu")),
+        "bias": (c.bias, ("none", "all")),
+        "qk_norm": (c.qk_norm, ("none",)),
+        "kv_heads": (c.key_value_heads, (c.heads,)),
+        "head_size": (c.head_size, (c.width / c.heads,)),
+        "embed_scale": (c.embed_scale, (1.0,)),
+    }
+    odd = [f"{k}={got} (OPT: {' or '.join(map(str, ok))})" for k, (got, ok) in needs.items() if got not in ok]
+    if odd:
+        raise ValueError(f"OPT has no such decoder: {', '.join(odd)}; export it as another family")
+    end, pad = (2, 1) if space is None else (space.end_of_document, space.pad)
+    return {
+        "architectures": ["OPTForCausalLM"],
+        "model_type": "opt",
+        "vocab_size": c.vocab_size,
+        "num_hidden_layers": c.layers,
+        "hidden_size": c.width,
+        "word_embed_proj_dim": c.width,
+        "num_attention_heads": c.heads,
+        "ffn_dim": c.ffn_width,
+        "max_position_embeddings": c.max_positions,
+        "activation_function": c.ffn,
+        "do_layer_norm_before": True,
+        "enable_bias": c.bias == "all",
+        "layer_norm_elementwise_affine": c.norm == "layernorm",
+        "tie_word_embeddings": c.tied,
+        "init_std": c.init_std,
+        "dropout": 0.0,
+        "attention_dropout": 0.0,
+        "layerdrop": 0.0,
+        # A document begins with the end-of-document token, as in OPT.
+        "bos_token_id": end,
+        "eos_token_id": end,
+        "pad_token_id": pad,
+        "torch_dtype": "float32",
+    }
+
+
+def table(config: DecoderConfig, weights: Weights | None = None) -> Table:
+    """The names of OPT's weights: as `OPTForCausalLM` stores them, or as `weights` does (OPTModel: no `model.`)."""
+    bare = weights is not None and "decoder.embed_tokens.weight" in weights.names()
+    decoder = "decoder." if bare else "model.decoder."
+    rules = [
+        Rule(decoder + "embed_tokens.weight", "VD -> VD", "embed/tokens"),
+        Rule(decoder + "embed_positions.weight", "PD -> PD", "embed/positions"),
+        *block(config, decoder + "layers.{L}.", "layers/", SPLIT, SPLIT_BIAS),
+    ]
+    if config.norm == "layernorm":
+        rules += nested(decoder + "final_layer_norm.", "final_norm/", NORM)
+    if not config.tied:
+        rules.append(Rule("lm_head.weight", "VD -> VD", "unembed"))
+    copies = {"lm_head.weight": decoder + "embed_tokens.weight"} if config.tied else {}
+    return Table(tuple(rules), sizes(config), copies)
+
+
+def sizes(config: DecoderConfig) -> dict[str, int]:
+    """The letters' values."""
+    c = config
+    return {
+        **{"V": c.vocab_size, "P": c.max_positions + c.position_offset, "L": c.layers, "D": c.width, "F": c.ffn_width},
+        **{"N": c.heads, "K": c.key_value_heads, "H": c.head_size},
+    }
+
+
+Rows = tuple[tuple[str, str, str], ...]
+
+
+def block(config: DecoderConfig, source: str, path: str, qkv: Rows, qkv_bias: Rows) -> list[Rule]:
+    """Rules of one stack of blocks, with biases and norm weights where the config has them."""
+    rules = [*nested(source, path, qkv + BLOCK)]
+    if config.bias == "all":
+        rules += nested(source, path, qkv_bias + BLOCK_BIAS)
+    if config.norm == "layernorm":
+        rules += nested(source + "self_attn_layer_norm.", path + "attn_norm/", NORM)
+        rules += nested(source + "final_layer_norm.", path + "ffn_norm/", NORM)
+    return rules

@@ -1,0 +1,129 @@
+"""Figures of a model: `python -m jam_jax.evaluate perplexity|draw|answer …`, as a line and as files for the report."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jam_jax import config
+from jam_jax.decode.settings import Settings
+
+
+@dataclasses.dataclass(frozen=True)
+class Perplexity:
+    """Perplexity on the documents of a token store: over text, over images, over all targets."""
+
+    model: str  # model directory
+    store: str  # token store
+    out: str = ""  # JSON file to write; empty: print only
+    limit: int = 0  # documents to read, the first ones; 0: all
+
+
+@dataclasses.dataclass(frozen=True)
+class Draw:
+    """Draw held-out captions; those of the built-in world are marked by its grader."""
+
+    model: str  # model directory, with its tokenizer
+    captions: str  # TFDS dataset or image folder
+    out: str  # directory to write the drawings to
+    split: str = "test"
+    count: int = 100  # captions; of the built-in world's, those with one or two shapes
+    seed: int = 0
+    settings: Settings = Settings()
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """Answer held-out questions, and count the answers that are well formed with the pictures asked for."""
+
+    model: str  # model directory, with its tokenizer
+    questions: str  # TFDS dataset of instructions, or an image folder, whose captions ask
+    out: str  # directory to write the answers to
+    split: str = "test"
+    count: int = 100  # questions
+    seed: int = 0
+    settings: Settings = Settings()
+
+
+def measure(options: Perplexity) -> None:
+    """The `perplexity` command."""
+    from jam_jax import checkpoint, tokens
+    from jam_jax.data.store import Store
+    from jam_jax.evaluate.perplexity import GROUPS, perplexity
+
+    store = Store(options.store)
+    model_config, params = checkpoint.load_model(options.model)
+    if isinstance(model_config, config.VqganConfig):
+        raise ValueError(f"{options.model} is an image tokenizer, not a language model")
+    space = tokens.load(checkpoint.tokenizer_dir(options.model))
+    store.check(space)
+    count = min(options.limit or len(store), len(store))
+    found = perplexity(model_config, params, space, (store[i] for i in range(count)))
+    values: dict[str, Any] = {"model": options.model, "store": options.store, "documents": count}
+    values |= {"text": found.text, "image": found.image, "all": found.all}
+    # JSON knows no nan: a store without pictures has no image perplexity.
+    values = {k: None if v != v else v for k, v in values.items()}
+    values |= {
+        "nll": dict(zip(GROUPS, found.nll, strict=True)),
+        "targets": dict(zip(GROUPS, found.count, strict=True)),
+    }
+    shown = (f"{name} {values[name]:.3f}" for name in ("text", "image", "all") if values[name] is not None)
+    print(f"{options.model} on {options.store} ({count} documents): perplexity {', '.join(shown)}")
+    if options.out:
+        path = Path(options.out)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        config.write_whole(path, json.dumps(values, indent=1) + "\n")
+
+
+def draw(options: Draw) -> None:
+    """The `draw` command."""
+    from jam_jax import api, progress
+    from jam_jax.evaluate import samples, world
+
+    model = api.load(options.model)
+    wanted = world.captions(options.captions, options.split, options.count)
+    texts = [caption.text for caption in wanted]
+    with progress.bar("draw", len(wanted)) as advance:
+        answers = model.generate(texts, "picture", options.settings, options.seed, advance=advance)
+    drawn = [world.marked(caption, _parts(a.parts)) for caption, a in zip(wanted, answers, strict=True)]
+    samples.save(drawn, options.out, settings=options.settings, model=options.model, split=options.split)
+    for kind in (samples.FEW, samples.THREE):
+        if (mark := samples.percent_right(drawn, kind)) is not None:
+            print(f"{options.model}: {mark:.1f}% of the drawings of {kind} are right")
+
+
+def answer(options: Answer) -> None:
+    """The `answer` command."""
+    from jam_jax import api, progress
+    from jam_jax.evaluate import samples, world
+
+    model = api.load(options.model)
+    wanted = world.questions(options.questions, options.split, options.count)
+    texts = [question.text for question in wanted]
+    with progress.bar("answer", len(wanted)) as advance:
+        answers = model.generate(texts, "answer", options.settings, options.seed, advance=advance)
+    kept = [samples.Sample(q.text, _parts(a.parts), a.fault, q.pictures) for q, a in zip(wanted, answers, strict=True)]
+    samples.save(kept, options.out, settings=options.settings, model=options.model, split=options.split)
+    share = samples.percent_as_asked(kept)
+    print(f"{options.model}: {share:.1f}% of the answers are well formed with the number of pictures asked for")
+
+
+def _parts(parts: Sequence[Any]) -> tuple[str | bytes, ...]:
+    """Text as it is, pictures as PNG bytes."""
+    import numpy as np
+
+    from jam_jax.data.formats.pictures import png
+
+    return tuple(part if isinstance(part, str) else png(np.asarray(part)) for part in parts)
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """The command."""
+    options = config.cli(Perplexity | Draw | Answer, args, prog="python -m jam_jax.evaluate", description=__doc__ or "")
+    commands: dict[type, Any] = {Perplexity: measure, Draw: draw, Answer: answer}
+    commands[type(options)](options)
+
+
+if __name__ == "__main__":
+    config.run(main)

@@ -1,0 +1,83 @@
+"""What a model drew and answered, kept in a directory as `samples.json` beside the pictures.
+
+A report is written from it without the model, and without jax.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jam_jax.config import to_dict
+
+FEW, THREE, OWN = "one and two shapes", "three shapes", "own pictures"  # kinds of captions
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """What came of one prompt."""
+
+    prompt: str  # the caption or the question
+    parts: tuple[str | bytes, ...]  # text, and pictures as PNG bytes, in their order
+    fault: str = ""  # what is wrong with it as a document; "" if it is well formed
+    wanted: int = 1  # pictures asked for
+    right: bool | None = None  # the grader's mark of the drawing; None without a grader
+    kind: str = ""  # of the caption: FEW, THREE or OWN
+    reference: bytes = b""  # the real picture of the caption; empty where none is shown beside
+
+    @property
+    def pictures(self) -> int:
+        """How many pictures it has."""
+        return sum(isinstance(part, bytes) for part in self.parts)
+
+    @property
+    def as_asked(self) -> bool:
+        """Whether it is well formed and has the number of pictures asked for."""
+        return not self.fault and self.pictures == self.wanted
+
+
+def save(samples: Sequence[Sample], directory: str | Path, **about: Any) -> None:
+    """Write `samples.json` and the pictures into a new directory; `about` (settings, figures) goes along."""
+    from jam_jax.checkpoint import new_directory
+
+    with new_directory(directory) as aside:
+        rows = []
+        for i, sample in enumerate(samples):
+            named: list[Any] = []
+            for j, part in enumerate(sample.parts):
+                named.append(part if isinstance(part, str) else {"picture": f"{i:04d}-{j}.png"})
+                if isinstance(part, bytes):
+                    (aside / f"{i:04d}-{j}.png").write_bytes(part)
+            row = dataclasses.asdict(sample) | {"parts": named, "reference": ""}
+            if sample.reference:
+                row["reference"] = f"{i:04d}-reference.png"
+                (aside / row["reference"]).write_bytes(sample.reference)
+            rows.append(row)
+        values = {name: to_dict(value) for name, value in about.items()} | {"samples": rows}
+        (aside / "samples.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+
+
+def load(directory: str | Path) -> list[Sample]:
+    """What `save` wrote; ValueError if there is nothing or it is damaged."""
+    directory = Path(directory)
+    try:
+        rows = json.loads((directory / "samples.json").read_text(encoding="utf-8"))["samples"]
+        for row in rows:
+            parts = (p if isinstance(p, str) else (directory / p["picture"]).read_bytes() for p in row["parts"])
+            row["parts"] = tuple(parts)
+            row["reference"] = (directory / row["reference"]).read_bytes() if row["reference"] else b""
+        return [Sample(**row) for row in rows]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{directory} holds no samples that can be read: {error}") from error
+
+
+def percent_right(marked: Sequence[Sample], kind: str) -> float | None:
+    """How many of 100 drawings of a kind the grader marked right; None without any."""
+    marks = [sample.right for sample in marked if sample.kind == kind and sample.right is not None]
+    return round(100 * sum(marks) / len(marks), 1) if marks else None
+
+
+def percent_as_asked(answers: Sequence[Sample]) -> float | None:
+    """How many of 100 answers are well formed with the number of pictures asked for; None without any."""
+    return round(100 * sum(a.as_asked for a in answers) / len(answers), 1) if answers else None

@@ -1,0 +1,89 @@
+"""Does it draw what a caption says, and answer with the pictures asked for? On held-out examples, marked by the grader.
+
+Captions of one and two shapes count; those of three, which the paper's figures have no like of, are reported apart.
+A user's own pictures have no scene behind them: they are drawn too, without marks, beside the real ones.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+from jam_jax.data import formats, grader
+from jam_jax.data.formats import tfds
+from jam_jax.data.formats.pictures import png, read_picture
+from jam_jax.data.scenes import SIDE, Scene
+from jam_jax.evaluate.samples import FEW, OWN, THREE, Sample
+
+THREE_SHARE = 4  # one caption of three shapes for so many of one and two
+
+
+@dataclasses.dataclass(frozen=True)
+class Caption:
+    """A caption to draw."""
+
+    text: str
+    picture: bytes  # the real one, encoded
+    scene: Scene | None = None  # what it says; None outside the built-in world
+
+    @property
+    def kind(self) -> str:
+        """FEW, THREE or OWN."""
+        return OWN if self.scene is None else THREE if len(self.scene.things) == 3 else FEW
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """A question to answer."""
+
+    text: str
+    pictures: int  # asked for: as many as the real answer has
+
+
+def captions(source: str | Path, split: str, count: int) -> list[Caption]:
+    """The first `count` captions of a split that count, and a quarter as many of three shapes.
+
+    ValueError if the source has no pictures with captions.
+    """
+    wanted = {FEW: count, THREE: max(count // THREE_SHARE, 1), OWN: count}
+    found: dict[str, list[Caption]] = {kind: [] for kind in wanted}
+    for caption in _captions(Path(source), split):
+        if len(found[caption.kind]) < wanted[caption.kind]:
+            found[caption.kind].append(caption)
+        if len(found[OWN]) == count or all(len(found[k]) == wanted[k] for k in (FEW, THREE)):
+            break
+    if not any(found.values()):
+        raise ValueError(f"{source} has no pictures with captions in its split {split!r}")
+    return [caption for several in found.values() for caption in several]
+
+
+def _captions(source: Path, split: str) -> Iterator[Caption]:
+    if tfds.is_tfds(source) and "scene" in next(iter(tfds.examples(source, split)), {}):
+        for example in tfds.examples(source, split):
+            yield Caption(example["caption"], example["picture"], Scene.from_json(example["scene"]))
+        return
+    for document in formats.read(source, split):
+        if document.texts and document.pictures:
+            yield Caption(document.texts[0], document.pictures[0])
+
+
+def marked(caption: Caption, parts: Sequence[str | bytes]) -> Sample:
+    """What was drawn for a caption: with the grader's mark in the built-in world, else with the real picture beside."""
+    pictures = tuple(part for part in parts if isinstance(part, bytes))
+    sample = Sample(caption.text, pictures, kind=caption.kind)
+    if caption.scene is None:
+        # As PNG, whatever the user's format is, and no larger than it is shown.
+        return dataclasses.replace(sample, reference=png(read_picture(caption.picture, 4 * SIDE)))
+    right = len(pictures) == 1 and grader.grade(read_picture(pictures[0], SIDE), caption.scene).right
+    return dataclasses.replace(sample, right=right)
+
+
+def questions(source: str | Path, split: str, count: int) -> list[Question]:
+    """The first `count` questions of a split; a document without one asks with its caption.
+
+    ValueError if the source has none.
+    """
+    asked = list(islice((d for d in formats.read(source, split) if d.question or d.texts), count))
+    if not asked:
+        raise ValueError(f"{source} has no questions in its split {split!r}")
+    return [Question(d.question or d.texts[0], len(d.pictures)) for d in asked]

@@ -1,0 +1,69 @@
+"""JAM-Width: the parents side by side in one decoder of twice the width (arXiv 2309.15564, section 2.2.2).
+
+Embeddings and norms are concatenated along the width, heads and feed-forward units are put side by side (the LLM's
+first), and a matrix W with rows = outputs becomes
+
+    copy:     [[W_llm, W_llm],      average:  [[W_llm, W_avg],
+               [W_img, W_img]]                 [W_img, W_avg]]
+
+No factor of 1/2 is published, and none is applied.
+"""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from jam_jax.config import DecoderConfig
+from jam_jax.sharding import paths, unpaths
+
+Init = Literal["copy", "average"]
+
+# Role → (input axis, output axis) in our stored layout, counted from the end; None: no input axis, only concatenated.
+MATRICES = {
+    "q": (-3, -2),
+    "k": (-3, -2),
+    "v": (-3, -2),
+    "o": (-3, -1),
+    "up": (-2, -1),
+    "gate": (-2, -1),
+    "down": (-2, -1),
+}
+HEADED = {"q_bias", "k_bias", "v_bias", "q_norm/scale", "q_norm/bias", "k_norm/scale", "k_norm/bias"}  # [..., N, H]
+
+
+def widen(config: DecoderConfig) -> DecoderConfig:
+    """The config of the fusion: twice the width, heads and feed-forward units; same depth and head size."""
+    return dataclasses.replace(
+        config,
+        width=2 * config.width,
+        heads=2 * config.heads,
+        kv_heads=None if config.kv_heads is None else 2 * config.kv_heads,
+        ffn_width=2 * config.ffn_width,
+    )
+
+
+def fuse(config: DecoderConfig, llm: dict, img: dict, init: Init = "copy") -> tuple[DecoderConfig, dict]:
+    """Two parents of one config → the widened config and its parameters."""
+    left, right = paths(llm), paths(img)
+    flat = {path: _leaf(path, left[path], right[path], init) for path in left}
+    return widen(config), _like(llm, unpaths(flat))
+
+
+def _leaf(path: str, llm: jax.Array, img: jax.Array, init: Init) -> jax.Array:
+    *_, parent, name = ("", *path.split("/"))
+    if name not in MATRICES:
+        axis = -2 if name in HEADED or f"{parent}/{name}" in HEADED else -1
+        return jnp.concatenate([llm, img], axis)
+    rows, columns = MATRICES[name]
+    from_llm = jnp.concatenate([llm, img], columns)  # what reads the LLM's half of the width
+    if init == "copy":
+        return jnp.concatenate([from_llm, from_llm], rows)
+    average = (llm + img) / 2
+    return jnp.concatenate([from_llm, jnp.concatenate([average, average], columns)], rows)
+
+
+def _like(template: dict, filled: dict) -> dict:
+    """Put back the empty dicts (norms without scale) that a flat list of paths cannot hold."""
+    return {k: _like(v, filled.get(k, {})) if isinstance(v, dict) else filled[k] for k, v in template.items()}

@@ -1,0 +1,182 @@
+"""Blocks of one source: every document once an epoch, the same block whoever asks, and the right weights."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jam_jax import tokens
+from jam_jax.config import DataConfig, SourceConfig
+from jam_jax.data.blocks import SourceBlocks
+from jam_jax.data.store import Store, write_ids
+
+SPACE = tokens.jam(text=1000, codes=16, codes_per_image=4)
+END, BREAK, MASK, PAD = SPACE.end_of_document, SPACE.start_of_image, SPACE.sentinel(0), SPACE.pad
+
+
+def text_store(directory: Path, count: int = 40, prompts: bool = False) -> Store:
+    """Documents of different lengths, each of one id only: document i says 10 + i."""
+    records = [(np.array([10 + i] * (1 + i % 7) + [END]), 1 if prompts else 0) for i in range(count)]
+    return write_ids(directory, records, SPACE)
+
+
+def pair_store(directory: Path, count: int = 40) -> Store:
+    picture = [BREAK, *SPACE.image_ids[:4]]
+    return write_ids(directory, [(np.array([10 + i, 11 + i, *picture, END]), 0) for i in range(count)], SPACE)
+
+
+def make(store: Store, block: int, seed: int = 0, **options: object) -> SourceBlocks:
+    source = SourceConfig(**{"store": str(store.directory), "cm3": 0.0} | options)  # type: ignore[arg-type]
+    return SourceBlocks(source, store, DataConfig(block=block), SPACE, (seed, 0))
+
+
+def test_a_stream_holds_every_document_once_an_epoch(tmp_path: Path) -> None:
+    store = text_store(tmp_path / "s")
+    total = int(store.lengths[:, 0].sum())
+    blocks = make(store, block=11)
+    stream = np.concatenate([blocks[n]["tokens"] for n in range(3 * total // 11 + 1)])
+    epochs = [stream[e * total : (e + 1) * total] for e in range(3)]
+    orders = []
+    for epoch in epochs:
+        ends = np.flatnonzero(epoch == END)
+        documents = np.split(epoch, ends + 1)[:-1]
+        assert sorted(d.tolist() for d in documents) == sorted(store[i].tolist() for i in range(len(store)))
+        orders.append([int(d[0]) for d in documents])
+    assert orders[0] != orders[1] != orders[2]  # another order every epoch
+    assert all((blocks[n]["weights"] == 1).all() for n in range(5))
+
+
+def test_a_block_longer_than_an_epoch_goes_on_with_the_next(tmp_path: Path) -> None:
+    store = text_store(tmp_path / "s", count=3)
+    tokens_ = make(store, block=50)[0]["tokens"]
+    assert (tokens_ == END).sum() >= 3 * (50 // int(store.lengths[:, 0].sum()))
+    assert len(tokens_) == 50
+
+
+def test_documents_have_blocks_of_their_own(tmp_path: Path) -> None:
+    store = text_store(tmp_path / "s")
+    blocks = make(store, block=12, cut="document")
+    for epoch in range(2):
+        seen = []
+        for n in range(epoch * 40, epoch * 40 + 40):
+            row, weights = blocks[n]["tokens"], blocks[n]["weights"]
+            length = int((row != PAD).sum())
+            assert row[0] == END
+            assert row[length - 1] == END
+            assert (row[length:] == PAD).all()
+            assert weights.tolist() == [1.0] * (length - 1) + [0.0] * (12 - length)
+            assert (row.dtype, weights.dtype) == (np.int32, np.float32)
+            seen.append(row[1:length].tolist())
+        assert sorted(seen) == sorted(store[i].tolist() for i in range(40))
+
+
+def test_a_block_depends_on_seed_and_number_only(tmp_path: Path) -> None:
+    store = text_store(tmp_path / "s")
+    forward = make(store, 16, cm3=1.0)
+    first = [forward[n] for n in range(60)]
+    backward = make(Store(tmp_path / "s"), 16, cm3=1.0)
+    for n in reversed(range(60)):
+        assert np.array_equal(backward[n]["tokens"], first[n]["tokens"])
+    other = make(store, 16, seed=1, cm3=1.0)
+    assert any(not np.array_equal(other[n]["tokens"], first[n]["tokens"]) for n in range(3))
+
+
+def test_cm3_reaches_its_share_of_the_blocks_and_never_the_padding(tmp_path: Path) -> None:
+    store = pair_store(tmp_path / "s")
+    plain, whole, half = (make(store, 20, cut="document", cm3=share) for share in (0.0, 1.0, 0.5))
+    changed = {whole: 0, half: 0}
+    for blocks in changed:
+        for n in range(300):
+            row, weights, before = blocks[n]["tokens"], blocks[n]["weights"], plain[n]["tokens"]
+            length = int((row != PAD).sum())
+            spans = int((row == SPACE.end_of_infill).sum())
+            assert length == 9 + 3 * spans
+            assert weights.tolist() == [1.0] * (length - 1) + [0.0] * (20 - length)
+            assert (np.array_equal(row, before)) == (spans == 0)
+            kept = [t for t in row.tolist() if t not in (PAD, SPACE.end_of_infill) and t < MASK]
+            assert sorted(kept) == sorted(before[before != PAD].tolist())
+            changed[blocks] += spans > 0
+    assert changed[half] < 0.75 * changed[whole]
+    assert 100 < changed[whole] < 230
+
+
+def test_captions_are_masked_in_their_share_of_the_pairs(tmp_path: Path) -> None:
+    store = pair_store(tmp_path / "s")
+    always, sometimes = (make(store, 12, cut="document", mask_caption=share) for share in (1.0, 0.25))
+    plain = make(store, 12, cut="document")
+    for n in range(40):
+        caption = plain[n]["tokens"][1:3].tolist()
+        picture = plain[n]["tokens"][3:9].tolist()
+        expected = [END, MASK, *picture, MASK, *caption, SPACE.end_of_infill]
+        assert always[n]["tokens"].tolist() == expected[:12]
+        assert (always[n]["weights"] == 1).all()
+    share = np.mean([MASK in sometimes[n]["tokens"] for n in range(400)])
+    assert abs(share - 0.25) < 0.1
+    texts = make(text_store(tmp_path / "t"), 12, cut="document", mask_caption=1.0)
+    assert not any(MASK in texts[n]["tokens"] for n in range(40))
+
+
+def test_packed_blocks_hold_every_document_once_an_epoch_each_with_positions_of_its_own(tmp_path: Path) -> None:
+    store = text_store(tmp_path / "s")
+    blocks = make(store, block=20, cut="packed")
+    n, orders = 0, []
+    for _ in range(2):
+        found: list[list[int]] = []
+        while len(found) < len(store):
+            block, n = blocks[n], n + 1
+            row, positions, weights = block["tokens"], block["positions"], block["weights"]
+            starts = [t for t in range(19) if positions[t] == 0 and row[t] == END]
+            ends = [*starts[1:], int((row != PAD).sum())]
+            for start, end in zip(starts, ends, strict=True):
+                found.append(row[start + 1 : end].tolist())
+                np.testing.assert_array_equal(positions[start : min(end, 19)], np.arange(min(end, 19) - start))
+            expected = (row[1:] != PAD) & ~np.isin(np.arange(1, 20), starts)
+            np.testing.assert_array_equal(weights, expected)
+        assert sorted(found) == sorted(store[i].tolist() for i in range(len(store)))
+        orders.append([d[0] for d in found])
+    assert orders[0] != orders[1]
+    assert n < 2 * 18  # 40 documents of 6 tokens on average in fewer than 18 blocks of 20
+
+
+def test_packed_documents_are_masked_one_by_one(tmp_path: Path) -> None:
+    store = pair_store(tmp_path / "s")
+    packed, alone = make(store, 36, cut="packed", mask_caption=1.0), make(store, 12, cut="document", mask_caption=1.0)
+    rows = {alone[n]["tokens"].tobytes() for n in range(40)}
+    found = [packed[n]["tokens"][i : i + 12] for n in range(14) for i in (0, 12, 24)]
+    assert {part.tobytes() for part in found if part[0] != PAD} == rows
+
+
+@pytest.mark.parametrize("cut", ["stream", "document", "packed"])
+def test_prompts_can_be_left_out_of_the_loss(tmp_path: Path, cut: str) -> None:
+    answers = [np.array([100 + i] * (1 + i % 3)) for i in range(20)]
+    records = [(np.array([50 + i, 51 + i, MASK, END, *a, END]), 4) for i, a in enumerate(answers)]
+    store = write_ids(tmp_path / "s", records, SPACE)
+    blocks = make(store, 15, cut=cut, prompt_loss=False)
+    everywhere = make(store, 15, cut=cut)
+    for n in range(30):
+        row, weights = blocks[n]["tokens"], blocks[n]["weights"]
+        for t, token in enumerate(row[1:].tolist()):
+            of_answer = 100 <= token < 120 or (token == END and 100 <= row[t] < 120)
+            assert weights[t] == float(of_answer), (n, t, row, weights)
+        starts = (everywhere[n]["positions"][1:] == 0) & (row[1:-1] != PAD)
+        assert (everywhere[n]["weights"][:-1] == (row[1:-1] != PAD) & ~starts).all()
+
+
+def test_too_long_documents_are_cut_with_a_warning(tmp_path: Path) -> None:
+    store = text_store(tmp_path / "s")  # 6 or 5 of each length from 2 to 8
+    with pytest.warns(UserWarning, match="16 of 40 documents .* longer than a block of 6 .*cut"):
+        blocks = make(store, 6, cut="document")
+    assert all(len(blocks[n]["tokens"]) == 6 for n in range(40))
+
+
+def test_options_that_clash_are_told(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"holds instructions.*set cm3=0"):
+        make(text_store(tmp_path / "a", prompts=True), 16, cm3=1.0)
+    with pytest.raises(ValueError, match="set cut='document'"):
+        make(text_store(tmp_path / "b"), 16, mask_caption=0.1)
+
+
+def test_every_block_has_its_own_draws(tmp_path: Path) -> None:
+    store = write_ids(tmp_path / "s", [(np.array([*range(10, 40), END]), 0)], SPACE)
+    blocks = make(store, 40, cut="document", cm3=1.0)
+    assert len({blocks[n]["tokens"].tobytes() for n in range(40)}) > 15

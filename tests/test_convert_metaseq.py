@@ -1,0 +1,199 @@
+"""metaseq's pieces are found, counted and joined; settings that we do not compute are refused by name."""
+
+import argparse
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from jam_jax.config import CrossConfig
+from jam_jax.convert import parts, rules
+from jam_jax.convert.families import metaseq
+from jam_jax.convert.readers import Tensors
+from jam_jax.models import model
+
+CHECKPOINTS = Path(__file__).parent / "golden" / "checkpoints"
+WIDTH, FFN, HEADS, VOCAB, PLACES = 8, 16, 2, 11, 12
+
+
+def settings(**changes):
+    sizes = {"decoder_embed_dim": WIDTH, "decoder_ffn_embed_dim": FFN, "decoder_attention_heads": HEADS}
+    return sizes | {"decoder_layers": 2, "disable_bias": True, "disable_affine_ln": True} | changes
+
+
+def block(prefix, fused=True):
+    qkv = {"qkv_proj": (3 * WIDTH, WIDTH)} if fused else {f"{n}_proj": (WIDTH, WIDTH) for n in "kvq"}
+    shapes = {f"self_attn.{n}.weight": s for n, s in qkv.items()}
+    shapes |= {"self_attn.out_proj.weight": (WIDTH, WIDTH), "fc1.weight": (FFN, WIDTH), "fc2.weight": (WIDTH, FFN)}
+    return {prefix + name: shape for name, shape in shapes.items()}
+
+
+def tensors(shapes):
+    generator = torch.Generator().manual_seed(0)
+    return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+
+
+def decoder(layers=2, fused=True):
+    shapes = {"decoder.embed_tokens.weight": (VOCAB, WIDTH), "decoder.embed_positions.weight": (PLACES, WIDTH)}
+    for i in range(layers):
+        shapes |= block(f"decoder.layers.{i}.", fused)
+    return tensors(shapes)
+
+
+def cross(layers, blocks):
+    shapes = {"decoder.embed_tokens.weight": (VOCAB, WIDTH), "decoder.embed_positions_cm3.weight": (PLACES, WIDTH)}
+    shapes["decoder.feature_projection.weight"] = (WIDTH, 2 * WIDTH)
+    for tower in ("cm3", "llm"):
+        for i in range(layers):
+            shapes |= block(f"decoder.layers_{tower}.{i}.")
+        for i in range(blocks):
+            shapes |= block(f"decoder.x_attn_layers_{tower}.{i}.", fused=False)
+    return tensors(shapes)
+
+
+def understand(weights, **changes):
+    return metaseq.understand(settings(**changes), Tensors(weights, Path("x.pt")), "x.pt")
+
+
+def gathered(parent):
+    return rules.gather(parent.table, parent.weights, model.shapes(parent.config), "x.pt")
+
+
+def test_fused_rows_are_keys_values_queries():
+    fused = decoder()
+    split = {k: v for k, v in fused.items() if "qkv" not in k}
+    for i in range(2):
+        rows = fused[f"decoder.layers.{i}.self_attn.qkv_proj.weight"].split(WIDTH)
+        split |= {f"decoder.layers.{i}.self_attn.{n}_proj.weight": r for n, r in zip("kvq", rows, strict=True)}
+    a, b = (rules.flatten(gathered(understand(w))) for w in (fused, split))
+    assert a.keys() == b.keys()
+    for path in a:
+        np.testing.assert_array_equal(a[path], b[path])
+
+
+@pytest.mark.parametrize(("layers", "blocks", "every"), [(4, 2, 2), (4, 4, 1), (3, 3, 1), (4, 1, 4), (3, 0, 0)])
+def test_the_number_of_cross_blocks_says_after_which_layers_they_come(layers, blocks, every):
+    parent = understand(cross(layers, blocks), decoder_layers=layers)
+    assert isinstance(parent.config, CrossConfig)
+    assert parent.config.every == every
+    assert gathered(parent)["cross"]["llm"]["attn"]["q"].shape[0] == blocks
+
+
+@pytest.mark.parametrize(("layers", "blocks"), [(5, 2), (4, 3)])
+def test_cross_blocks_that_do_not_divide_the_layers_are_refused(layers, blocks):
+    with pytest.raises(ValueError, match=f"{blocks} x_attn_layers_cm3, {blocks} x_attn_layers_llm"):
+        understand(cross(layers, blocks), decoder_layers=layers)
+
+
+def test_towers_of_different_depth_are_refused():
+    weights = {k: v for k, v in cross(4, 2).items() if not k.startswith("decoder.layers_llm.3.")}
+    with pytest.raises(ValueError, match="4 layers_cm3, 3 layers_llm"):
+        understand(weights, decoder_layers=4)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("decoder_learned_sinusoidal", True),
+        ("decoder_normalize_before", False),
+        ("activation_fn", "swiglu"),
+        ("use_alibi", True),
+        ("decoder_input_dim", 4),
+        ("decoder_surprise", 3),
+        ("decoder_layers", 0),
+        ("decoder_embed_dim", "8"),
+        ("decoder_attention_heads", 3),
+    ],
+)
+def test_settings_that_we_do_not_compute_are_named(name, value):
+    with pytest.raises(ValueError, match=name):
+        understand(decoder(), **{name: value})
+
+
+def test_settings_that_change_the_config():
+    assert understand(decoder(), no_scale_embedding=False).config.embed_scale == pytest.approx(WIDTH**0.5)
+    assert understand(decoder(), activation_fn="gelu").config.ffn == "gelu"
+    untied = decoder() | {"decoder.output_projection.weight": torch.ones(VOCAB, WIDTH)}
+    parent = understand(untied, share_decoder_input_output_embed=False)
+    assert gathered(parent)["unembed"].sum() == VOCAB * WIDTH
+    with pytest.raises(ValueError, match="differs"):
+        gathered(understand(untied))
+
+
+def test_any_piece_names_the_whole_checkpoint():
+    for piece in sorted((CHECKPOINTS / "a_mp2_fsdp3_fp16").iterdir()):
+        assert parts.find(piece) == parts.find(piece.parent)
+
+
+@pytest.mark.parametrize("layout", ["a_mp2", "a_fsdp2", "a_mp2_fsdp3_fp16"])
+def test_without_any_one_of_its_pieces_a_checkpoint_is_refused(layout, tmp_path):
+    for missing in sorted((CHECKPOINTS / layout).iterdir()):
+        target = tmp_path / missing.stem
+        shutil.copytree(CHECKPOINTS / layout, target)
+        (target / missing.name).unlink()
+        with pytest.raises(ValueError, match=r"lacks 1 pieces|missing") as caught:
+            metaseq.read(target)
+        assert "\n" not in str(caught.value)
+
+
+def test_parts_of_different_checkpoints_are_found_out(tmp_path):
+    shutil.copytree(CHECKPOINTS / "a_mp2", tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "reshard-model_part-1.pt"
+    contents = torch.load(path, weights_only=False)
+    contents["model"]["decoder.embed_positions.weight"] += 1
+    torch.save(contents, path)
+    with pytest.raises(ValueError, match=r"embed_positions\.weight should be the same in all model parts"):
+        gathered(metaseq.read(tmp_path))
+    del contents["model"]["decoder.layers.3.fc1.weight"]
+    torch.save(contents, path)
+    with pytest.raises(ValueError, match=r"parts 0 and 1 do not hold the same names"):
+        metaseq.read(tmp_path)
+
+
+def test_biases_of_model_parallel_parts_are_joined(tmp_path):
+    """A part holds its rows of the column-split biases; the row-split layers' biases are whole in each."""
+    whole = torch.arange(3 * WIDTH, dtype=torch.float32).reshape(3, 2, WIDTH // 2)
+    cfg = {"model": argparse.Namespace(**settings())}
+    for i in range(2):
+        biases = {"l.self_attn.qkv_proj.bias": whole[:, i].reshape(-1), "l.fc1.bias": torch.full((3,), i)}
+        torch.save({"model": biases | {"l.fc2.bias": torch.ones(4)}, "cfg": cfg}, tmp_path / f"x-model_part-{i}.pt")
+    found, weights = parts.open_parts(tmp_path)
+    assert found == settings()
+    np.testing.assert_array_equal(weights.read("l.self_attn.qkv_proj.bias"), np.arange(3 * WIDTH))
+    np.testing.assert_array_equal(weights.read("l.fc1.bias"), [0, 0, 0, 1, 1, 1])
+    np.testing.assert_array_equal(weights.read("l.fc2.bias"), np.ones(4))
+
+
+def test_flat_shards_with_metadata_that_lies_end_in_one_line(tmp_path):
+    shutil.copytree(CHECKPOINTS / "a_fsdp2", tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "checkpoint_last-model_part-0-shard0.pt"
+    good = torch.load(path, weights_only=False)
+    for change, message in (
+        (lambda m: m["params"]["flat_param_0"]["shapes"].pop(), "does not describe its weights"),
+        (lambda m: m["params"]["flat_param_0"].pop("padding"), "does not describe its weights"),
+        (lambda m: m["params"]["flat_param_0"].update(padding=5), "a shard is missing"),
+        (lambda m: m["params"].update(flat_param_1=m["params"]["flat_param_0"]), "does not describe its weights"),
+    ):
+        torch.save(good, path)
+        bad = torch.load(path, weights_only=False)
+        change(bad["shard_metadata"]["param_metadata"][0])
+        torch.save(bad, path)
+        with pytest.raises(ValueError, match=message):
+            metaseq.read(tmp_path)
+
+
+def test_two_checkpoints_in_one_directory_ask_for_a_file(tmp_path):
+    for name in ("checkpoint_1", "checkpoint_last"):
+        shutil.copy(CHECKPOINTS / "a_singleton" / "reshard.pt", tmp_path / f"{name}.pt")
+    with pytest.raises(ValueError, match=r"checkpoint_1, checkpoint_last"):
+        metaseq.read(tmp_path)
+    assert metaseq.read(tmp_path / "checkpoint_1.pt").config.layers == 4
+
+
+@pytest.mark.parametrize("contents", [{"weights": {}}, {"model": {}, "cfg": None}, {"model": {"w": 3}}, [1]])
+def test_files_that_are_not_metaseqs_end_in_one_line(tmp_path, contents):
+    torch.save(contents, tmp_path / "x.pt")
+    with pytest.raises(ValueError, match=r"x\.pt|settings"):
+        metaseq.read(tmp_path / "x.pt")

@@ -1,0 +1,154 @@
+"""Every kind of file gives the same names, shapes, dtypes and bits; a wrong one ends in one clear line."""
+
+import json
+import sys
+
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save_file
+
+from jam_jax.convert.readers import open_file, open_weights
+
+ARRAYS = {
+    "a": np.arange(6, dtype=np.float32).reshape(2, 3) / 7,
+    "b": np.arange(4, dtype=np.float16),
+    "c": np.array([1.5, -2.25], ml_dtypes.bfloat16),
+    "d": np.array([3], np.int64),
+}
+
+
+def as_torch(arrays):
+    """The same values; torch's bfloat16 is made from numbers that it holds exactly."""
+    to = {"bfloat16": torch.bfloat16}
+    return {
+        k: torch.tensor(v.astype(np.float32), dtype=to[v.dtype.name]) if v.dtype.name in to else torch.tensor(v)
+        for k, v in arrays.items()
+    }
+
+
+def write(path, arrays):
+    if path.suffix == ".safetensors":
+        save_file(arrays, path)
+    else:
+        torch.save(as_torch(arrays), path, _use_new_zipfile_serialization=path.suffix != ".pth")
+
+
+def sharded(directory, ending, where):
+    """Shards 1 and 2 and an index that says `where`."""
+    stem = "model" if ending == "safetensors" else "pytorch_model"
+    names = [f"{stem}-0000{i}-of-00002.{ending}" for i in (1, 2)]
+    for name, keys in zip(names, ("ab", "cd"), strict=True):
+        write(directory / name, {k: ARRAYS[k] for k in keys})
+    index = {"weight_map": {k: names[i] for k, i in where.items()}}
+    (directory / f"{stem}.{ending}.index.json").write_text(json.dumps(index))
+    return names
+
+
+def same_bits(weights):
+    assert sorted(weights.names()) == sorted(ARRAYS)
+    for name, value in ARRAYS.items():
+        assert weights.shape(name) == value.shape
+        assert weights.dtype(name) == value.dtype
+        got = weights.read(name)
+        assert got.dtype == value.dtype
+        assert got.tobytes() == value.tobytes()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "x.pt", "old_format.pth"])
+def test_one_file_by_itself_and_by_its_directory(tmp_path, name):
+    write(tmp_path / name, ARRAYS)
+    same_bits(open_file(tmp_path / name))
+    same_bits(open_weights(tmp_path))
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "bin"])
+def test_shards_with_an_index(tmp_path, ending):
+    sharded(tmp_path, ending, {"a": 0, "b": 0, "c": 1, "d": 1})
+    same_bits(open_weights(tmp_path))
+    same_bits(open_weights(next(tmp_path.glob("*.index.json"))))
+
+
+def test_shards_without_an_index_are_counted(tmp_path):
+    names = sharded(tmp_path, "safetensors", {})
+    next(tmp_path.glob("*.index.json")).unlink()
+    same_bits(open_weights(tmp_path))
+    (tmp_path / names[1]).unlink()
+    with pytest.raises(ValueError, match=r"lacks shards \[2\] of 2"):
+        open_weights(tmp_path)
+
+
+def test_safetensors_are_preferred_to_pickles(tmp_path):
+    write(tmp_path / "model.safetensors", ARRAYS)
+    (tmp_path / "pytorch_model.bin").write_bytes(b"not read")
+    same_bits(open_weights(tmp_path))
+
+
+def test_a_missing_shard_is_named(tmp_path):
+    names = sharded(tmp_path, "safetensors", {"a": 0, "b": 0, "c": 1, "d": 1})
+    (tmp_path / names[0]).unlink()
+    with pytest.raises(ValueError, match=f"names {names[0]}"):
+        open_weights(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "lie", [{"a": 0, "b": 0, "c": 1}, {"a": 1, "b": 0, "c": 1, "d": 1}, {"a": 0, "b": 0, "c": 1, "d": 1, "e": 1}]
+)
+def test_an_index_that_lies_is_found_out(tmp_path, lie):
+    sharded(tmp_path, "safetensors", lie)
+    with pytest.raises(ValueError, match="disagree about 1 tensors"):
+        open_weights(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"weight_map": 3}', '{"weight_map": {"a": "../elsewhere.safetensors"}}']
+)
+def test_a_damaged_index_ends_in_one_line(tmp_path, text):
+    (tmp_path / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(ValueError, match=r"index\.json (is damaged|names \.\./elsewhere)"):
+        open_weights(tmp_path)
+
+
+def test_a_name_in_two_files_comes_twice(tmp_path):
+    write(tmp_path / "1.safetensors", {"a": ARRAYS["a"]})
+    write(tmp_path / "2.safetensors", {"a": ARRAYS["a"]})
+    assert open_weights(tmp_path).names() == ["a", "a"]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "x.pt", "x.pth"])
+@pytest.mark.parametrize("keep", [0.0, 0.2, 0.9])
+def test_a_truncated_file_ends_in_one_line(tmp_path, name, keep):
+    path = tmp_path / name
+    write(path, {"a": np.ones((64, 64), np.float32)})
+    path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
+    with pytest.raises(ValueError, match=f"{path}.* damaged") as caught:
+        open_file(path).read("a")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_checkpoint_says_so(tmp_path):
+    (tmp_path / "x.txt").write_text("hello")
+    torch.save({"a": 3}, tmp_path / "odd.pt")
+    torch.save([1, 2], tmp_path / "list.pt")
+    for path, message in (
+        (tmp_path / "x.txt", "is no checkpoint"),
+        (tmp_path / "nothing.pt", "there is no file"),
+        (tmp_path / "nowhere", "there is no file"),
+        (tmp_path / "odd.pt", "a should be tensors"),
+        (tmp_path / "list.pt", "holds no dict of tensors"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            open_weights(path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="holds no weights"):
+        open_weights(tmp_path / "empty")
+
+
+def test_without_torch_safetensors_are_read_and_pickles_say_what_to_install(tmp_path, monkeypatch):
+    for name in ("model.safetensors", "x.pt"):
+        write(tmp_path / name, ARRAYS)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    same_bits(open_file(tmp_path / "model.safetensors"))
+    with pytest.raises(ValueError, match="pip install torch"):
+        open_file(tmp_path / "x.pt")

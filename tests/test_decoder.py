@@ -1,0 +1,110 @@
+"""Laws of the decoder: causal, cached equals uncached, float32 where it matters, rematerialisation changes nothing."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jam_jax.config import DecoderConfig
+from jam_jax.models import model
+from jam_jax.models.attention import attend, visible
+from jam_jax.models.layers import rope
+from jam_jax.sharding import paths
+from tests.tiny import DECODER, FAMILIES, forward, randomise
+
+TOKENS = jax.random.randint(jax.random.key(3), (2, 12), 0, DECODER.vocab_size)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_cached_decoding_equals_the_full_forward(family: str) -> None:
+    config = FAMILIES[family]
+    params = randomise(model.init(config, jax.random.key(0)))
+    full, _ = forward(config, params, TOKENS)
+    # Row 1 is two tokens behind row 0: a cache slot is a position, so rows need not be in step.
+    cache = model.empty_cache(config, 2, 12)
+    positions = jnp.broadcast_to(jnp.arange(5), (2, 5))
+    start, cache = forward(config, params, TOKENS[:, :5], positions, cache)
+    np.testing.assert_allclose(start, full[:, :5], atol=2e-5)
+    for step in range(5, 12):
+        at = jnp.array([[step], [step - 2]])
+        logits, cache = forward(config, params, jnp.take_along_axis(TOKENS, at, 1), at, cache)
+        np.testing.assert_allclose(logits[0, 0], full[0, step], atol=2e-5)
+        np.testing.assert_allclose(logits[1, 0], full[1, step - 2], atol=2e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_later_token_changes_nothing_before_it(family: str) -> None:
+    config = FAMILIES[family]
+    params = randomise(model.init(config, jax.random.key(0)))
+    before, _ = forward(config, params, TOKENS)
+    after, _ = forward(config, params, TOKENS.at[:, 7].add(1) % config.vocab_size)
+    np.testing.assert_array_equal(before[:, :7], after[:, :7])
+    assert jnp.abs(before[:, 7:] - after[:, 7:]).max() > 1e-3
+
+
+@pytest.mark.parametrize("remat", ["full", "dots"])
+def test_rematerialisation_changes_no_gradient(remat: str) -> None:
+    params = randomise(model.init(DECODER, jax.random.key(0)))
+
+    def loss(params: dict, config: DecoderConfig) -> jax.Array:
+        return jnp.square(forward(config, params, TOKENS)[0]).mean()
+
+    gradient = jax.jit(jax.grad(loss), static_argnums=1)
+    plain = gradient(params, DECODER)
+    again = gradient(params, dataclasses.replace(DECODER, remat=remat))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), plain, again)
+
+
+def test_bfloat16_compute_keeps_float32_parameters_and_logits() -> None:
+    config = dataclasses.replace(DECODER, dtype="bfloat16")
+    params = model.init(config, jax.random.key(0))
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+    logits, cache = forward(config, params, TOKENS[:, :1], jnp.zeros((2, 1), int), model.empty_cache(config, 2, 4))
+    assert logits.dtype == jnp.float32
+    assert cache[0].dtype == jnp.bfloat16
+
+
+def test_grouped_heads_equal_repeated_key_value_heads() -> None:
+    keys = jax.random.split(jax.random.key(0), 3)
+    q, k, v = (jax.random.normal(key, (2, 5, n, 8)) for key, n in zip(keys, (6, 2, 2), strict=True))
+    seen = visible(jnp.broadcast_to(jnp.arange(5), (2, 5)), None)
+    repeated = attend(q, jnp.repeat(k, 3, 2), jnp.repeat(v, 3, 2), seen)
+    np.testing.assert_allclose(attend(q, k, v, seen), repeated, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["cm3leon", "llama"])
+def test_documents_packed_in_a_row_are_as_each_alone(family: str) -> None:
+    config = FAMILIES[family]
+    params = randomise(model.init(config, jax.random.key(0)))
+    positions = jnp.broadcast_to(jnp.array([*range(5), *range(4), *range(3)]), (2, 12))
+    packed, _ = forward(config, params, TOKENS, positions)
+    for part in (slice(0, 5), slice(5, 9), slice(9, 12)):
+        alone, _ = forward(config, params, TOKENS[:, part])
+        np.testing.assert_allclose(packed[:, part], alone, atol=2e-5)
+
+
+def test_rope_makes_scores_depend_on_distance_alone() -> None:
+    q, k = jax.random.normal(jax.random.key(0), (2, 1, 1, 1, 8))
+
+    def score(at_query: int, at_key: int) -> jax.Array:
+        turned = [rope(x, jnp.full((1, 1), at), 1e4) for x, at in ((q, at_query), (k, at_key))]
+        return (turned[0] * turned[1]).sum()
+
+    np.testing.assert_allclose(score(9, 4), score(25, 20), rtol=1e-4)
+    assert abs(score(9, 4) - score(9, 5)) > 1e-3
+
+
+def test_outputs_start_at_zero_and_weights_within_three_deviations() -> None:
+    params = paths(model.init(DECODER, jax.random.key(0)))
+    assert not params["layers/attn/o"].any() and not params["layers/ffn/down"].any()
+    assert 0.004 < params["layers/attn/q"].std() < 0.0065
+    assert jnp.abs(params["embed/tokens"]).max() <= 3 * DECODER.init_std
+
+
+def test_mistaken_sizes_are_named() -> None:
+    with pytest.raises(ValueError, match="multiple of kv_heads"):
+        dataclasses.replace(DECODER, kv_heads=3)
+    with pytest.raises(ValueError, match="even head_size"):
+        dataclasses.replace(DECODER, head_size=5, positions="rope")

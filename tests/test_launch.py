@@ -1,0 +1,131 @@
+"""The two commands, as far as they go without installing anything."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = sorted((ROOT / "launch").glob("*.sh"))
+COMMANDS = [script for script in SCRIPTS if script.name != "environment.sh"]  # that one is sourced by the others
+
+
+def bash(*args, cwd=ROOT, **env):
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(cwd), **env}
+    return subprocess.run(
+        ["bash", *map(str, args)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.mark.parametrize("script", [*SCRIPTS, ROOT / ".ci" / "run"], ids=lambda p: p.name)
+def test_bash_can_read_it(script):
+    assert bash("-n", script).returncode == 0
+
+
+@pytest.mark.parametrize("script", COMMANDS, ids=lambda p: p.name)
+def test_help_says_how_to_call_it_from_any_directory(script, tmp_path):
+    result = bash(script, "--help", cwd=tmp_path)
+    assert result.returncode == 0 and not result.stderr
+    assert f"bash launch/{script.name}" in result.stdout
+    assert "#" not in result.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("script", COMMANDS, ids=lambda p: p.name)
+def test_an_unknown_option_ends_in_one_line_before_anything_is_installed(script, tmp_path):
+    result = bash(script, "--fusoin", "cross", cwd=tmp_path)
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1 and "--fusoin" in result.stderr and result.stderr.startswith("error: ")
+    assert not result.stdout
+
+
+def test_help_lists_every_option_of_the_quickstart():
+    import dataclasses
+
+    from jam_jax.quickstart import Options
+
+    shown = bash(ROOT / "launch" / "quickstart.sh", "--help").stdout
+    assert all(f"--{field.name}" in shown for field in dataclasses.fields(Options))
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """A repository with the scripts alone, and an interpreter that records how it is called instead of running."""
+    (tmp_path / "launch").mkdir()
+    for script in SCRIPTS:
+        (tmp_path / "launch" / script.name).write_text(script.read_text())
+    for name in ("requirements.txt", "requirements-dev.txt"):
+        (tmp_path / name).write_text("nothing\n")
+    (tmp_path / "bin").mkdir()
+    python = tmp_path / "bin" / "python3"
+    # `-m venv DIR` copies this very script into DIR; `-c` (version, digest) runs on the real one; the rest is recorded.
+    python.write_text(
+        '#!/bin/bash\n[ "$1" = -c ] && exec /usr/bin/env -i "$REAL" "$@"\necho "$*" >>"$CALLS"\n'
+        'if [ "$2" = venv ]; then mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; fi\n'
+        '[ "$3" != install ] || [ ! -e "$BROKEN" ] || { echo "ERROR: no such package"; exit 1; }\n'
+    )
+    python.chmod(0o755)
+    return tmp_path
+
+
+def launch(clone, script, *args, python="python3"):
+    import sys
+
+    (clone / "calls").unlink(missing_ok=True)
+    result = bash(
+        clone / "launch" / script,
+        *args,
+        cwd=clone,
+        PATH=f"{clone / 'bin'}:/usr/bin:/bin",
+        REAL=sys.executable,
+        CALLS=str(clone / "calls"),
+        BROKEN=str(clone / "broken"),
+        PYTHON=python,
+    )
+    calls = (clone / "calls").read_text().splitlines() if (clone / "calls").exists() else []
+    return result, calls
+
+
+def test_the_environment_is_made_and_filled_once(clone):
+    result, calls = launch(clone, "quickstart.sh", "--fusion", "width")
+    assert result.returncode == 0, result.stderr
+    assert calls[0].startswith("-m venv") and sum("pip install" in call for call in calls) == 1
+    assert calls[-1] == "-P -m jam_jax.quickstart --fusion width"
+    result, calls = launch(clone, "quickstart.sh")
+    assert not [call for call in calls if "install" in call or "venv" in call] and "Installing" not in result.stdout
+    (clone / "requirements.txt").write_text("something else\n")
+    _, calls = launch(clone, "quickstart.sh")
+    assert sum("pip install" in call for call in calls) == 1
+
+
+def test_an_install_that_fails_is_one_line_and_is_tried_again(clone):
+    (clone / "broken").touch()
+    result, _ = launch(clone, "quickstart.sh")
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1 and "no such package" in result.stderr
+    (clone / "broken").unlink()
+    result, calls = launch(clone, "quickstart.sh")
+    assert result.returncode == 0 and sum("pip install" in call for call in calls) == 1
+
+
+def test_the_tests_run_lint_format_types_and_pytest(clone):
+    _, calls = launch(clone, "test.sh")
+    assert [call for call in calls if "pip" not in call and "venv" not in call] == [
+        "-m ruff check .",
+        "-m ruff format --check .",
+        "-m mypy jam_jax",
+        "-m pytest -q -n 2",
+    ]
+    assert sum("pip install" in call for call in calls) == 2
+
+
+def test_without_a_recent_python_it_says_so(clone):
+    result, _ = launch(clone, "test.sh", python="/bin/false")
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1 and "Python 3.11 or newer is needed" in result.stderr
+    assert not (clone / ".venv").exists()
+
+
+def test_ci_runs_the_test_command_and_nothing_else():
+    lines = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert [line for line in lines if not line.startswith("#")] == ["exec bash launch/test.sh"]

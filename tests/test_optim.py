@@ -1,0 +1,40 @@
+"""The schedule by hand, and weight decay on matrices alone."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from jam_jax import optim
+from jam_jax.config import OptimConfig
+from jam_jax.models import model
+from jam_jax.sharding import paths
+from tests.tiny import OPT_LIKE
+
+
+@pytest.mark.parametrize(("kind", "middle"), [("linear", 0.55), ("cosine", 0.55), ("constant", 1.0)])
+def test_the_schedule_rises_and_falls(kind: str, middle: float) -> None:
+    rate = optim.schedule(OptimConfig(learning_rate=1.0, warmup=4, schedule=kind), 104)  # type: ignore[arg-type]
+    np.testing.assert_allclose([rate(i) for i in range(4)], [0.25, 0.5, 0.75, 1.0], rtol=1e-6)
+    np.testing.assert_allclose(rate(54), middle, rtol=1e-5)
+    np.testing.assert_allclose(rate(104), 1.0 if kind == "constant" else 0.1, rtol=1e-5)
+
+
+def test_weight_decay_shrinks_matrices_and_nothing_else() -> None:
+    params = jax.tree.map(lambda s: np.ones(s.shape, np.float32), model.shapes(OPT_LIKE))
+    optimizer = optim.make(OptimConfig(learning_rate=0.1, warmup=1, weight_decay=0.5), 10)
+    updates, _ = optimizer.update(jax.tree.map(np.zeros_like, params), optimizer.init(params), params)
+    for path, update in paths(updates).items():
+        decayed = not path.endswith(("bias", "scale"))
+        np.testing.assert_allclose(update, -0.05 if decayed else 0.0, rtol=1e-5, err_msg=path)
+
+
+def test_gradients_are_clipped_to_the_global_norm() -> None:
+    config = OptimConfig(learning_rate=1.0, warmup=1, clip=1.0, weight_decay=0.0)
+    gradient = {"a": np.full((2, 2), 3.0, np.float32), "b": np.full((2, 2), 4.0, np.float32)}
+    for clip in (1.0, 100.0):
+        optimizer = optim.make(dataclasses.replace(config, clip=clip), 10)
+        _, state = optimizer.update(gradient, optimizer.init(gradient), gradient)
+        first = next(leaf for leaf in jax.tree.leaves(state) if leaf.shape == (2, 2))  # Adam's first moment
+        np.testing.assert_allclose(first, 0.1 * 3.0 * (0.1 if clip == 1.0 else 1.0), rtol=1e-5)

@@ -1,0 +1,164 @@
+"""The quickstart's driver: finished stages are kept, changed ones run again, failures leave nothing half-written."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from jam_jax import config, quickstart, tokens
+from jam_jax.stages import Road, Stage
+
+
+class FakeRoad(Road):
+    """Three stages, each of which writes one file; `world.py` is the config of the second."""
+
+    def stages(self):
+        def stage(name, *inputs):
+            return Stage(name, f"Make {name}", lambda: [["make", self.at(name), self.fusion]], (name,), inputs)
+
+        return [stage("one"), stage("two", str(self.run.parent / "world.py")), stage("three")]
+
+
+@pytest.fixture
+def made(monkeypatch, tmp_path):
+    """Follow the fake road; the names of what was made come back. A name in `fails` ends its stage half-way."""
+    (tmp_path / "world.py").write_text("first")
+    fails: dict[str, BaseException] = {}
+    names: list[str] = []
+
+    def execute(command):
+        path = Path(command[1])
+        assert not path.exists(), "a stage's output is removed before it runs"
+        path.write_text("half")
+        if path.name in fails:
+            raise fails[path.name]
+        names.append(path.name)
+
+    def follow(fusion="cross", fresh=False):
+        names.clear()
+        quickstart.follow(FakeRoad(tmp_path / "run", fusion, 15.0), fresh=fresh)
+        return list(names)
+
+    monkeypatch.setattr(quickstart, "execute", execute)
+    follow.fails, follow.names, follow.root = fails, names, tmp_path
+    return follow
+
+
+def test_finished_stages_are_kept(made):
+    assert made() == ["one", "two", "three"]
+    assert made() == []
+    assert made(fresh=True) == ["one", "two", "three"]
+
+
+def test_a_stage_that_is_wanted_every_time_runs_every_time(made, monkeypatch):
+    made()
+    road = FakeRoad.stages
+    monkeypatch.setattr(FakeRoad, "stages", lambda self: [*road(self)[:2], replace(road(self)[2], always=True)])
+    assert made() == made() == ["three"]
+
+
+def test_a_changed_config_or_a_lost_output_runs_again_with_all_that_follows(made):
+    made()
+    (made.root / "world.py").write_text("second")
+    assert made() == ["two", "three"]
+    (made.root / "run" / "two").unlink()
+    assert made() == ["two", "three"]
+    assert made(fusion="width") == ["one", "two", "three"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("no")], ids=["stopped", "failed"])
+def test_a_stop_keeps_what_was_finished_and_nothing_half_written(made, error, capsys):
+    made.fails["two"] = error
+    with pytest.raises(SystemExit if isinstance(error, KeyboardInterrupt) else ValueError):
+        made()
+    assert sorted(p.name for p in (made.root / "run").iterdir()) == ["one", "stages"]
+    assert ("the same command goes on" in capsys.readouterr().err) == isinstance(error, KeyboardInterrupt)
+    made.fails.clear()
+    assert made() == ["two", "three"]
+
+
+def test_stamps_say_what_was_run_and_how_long_it_took(made):
+    made()
+    stamps = [json.loads((made.root / f"run/stages/{name}.json").read_text()) for name in ("one", "two", "three")]
+    assert [s["number"] for s in stamps] == [1, 2, 3]
+    assert all(s["seconds"] >= 0 and 0.001 < s["peak_memory_gib"] < 64 for s in stamps)
+    assert stamps[0]["commands"] == [f"python -m jam_jax.make {made.root / 'run' / 'one'} cross"]
+
+
+def test_a_directory_with_other_things_in_it_is_left_alone(made):
+    (made.root / "run").mkdir()
+    (made.root / "run" / "thesis.txt").write_text("years of work")
+    with pytest.raises(ValueError, match="no quickstart's directory"):
+        made(fresh=True)
+    assert (made.root / "run" / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--fusoin", "cross"], "--fusion"),
+        (["--fusion", "sideways"], "cross"),
+        (["--minutes", "soon"], "--minutes"),
+        (["--minutes", "0"], "more than 0"),
+        (["--text", "."], "both"),
+    ],
+)
+def test_options_that_are_wrong_end_with_a_suggestion(args, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        quickstart.main(args)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_missing_folder_is_named():
+    with pytest.raises(ValueError, match="there is no directory nowhere/pictures"):
+        quickstart.main(["--pictures", "nowhere/pictures", "--text", "nowhere/text"])
+
+
+class ParsedError(Exception):
+    """The command's options were understood."""
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["world", "own"])
+def test_every_command_of_the_road_is_one_that_its_program_understands(own, tmp_path, monkeypatch):
+    understand = config.cli
+
+    def parse(*args, **kwargs):
+        understand(*args, **kwargs)
+        raise ParsedError
+
+    monkeypatch.setattr(config, "cli", parse)
+    monkeypatch.chdir(quickstart.ROOT)
+    (tmp_path / "tokenizer").mkdir()
+    space = tokens.jam(text=400, codes=64, codes_per_image=16)
+    (tmp_path / "tokenizer" / "tokens.json").write_text(space.to_json())
+    data = {"pictures": str(tmp_path / "pictures"), "text": str(tmp_path / "text")} if own else {}
+    road = Road(tmp_path, "width", 3.0, **data)
+    for stage in road.stages():
+        assert all(Path(path).is_file() for path in stage.inputs), f"a config of the stage {stage.name} is missing"
+        for command in stage.commands():
+            with pytest.raises(ParsedError):
+                quickstart.execute(command)
+
+
+def test_training_commands_scale_with_the_minutes_and_take_the_tokenizers_vocabulary(tmp_path, monkeypatch):
+    monkeypatch.chdir(quickstart.ROOT)
+    given = config.read_config("configs/world/llm.py")
+    (tmp_path / "tokenizer").mkdir()
+    space = tokens.jam(text=400, codes=64, codes_per_image=16)
+    (tmp_path / "tokenizer" / "tokens.json").write_text(space.to_json())
+    found = []
+    monkeypatch.setattr("jam_jax.train.train", found.append)
+    quickstart.execute(Road(tmp_path, "cross", 30.0).train("llm", "llm", model=True))
+    (run,) = found
+    assert (run.steps, run.optim.warmup) == (2 * given.steps, 2 * given.optim.warmup)
+    assert run.out == str(tmp_path / "llm") and run.tokenizer == str(tmp_path / "tokenizer")
+    assert [s.store for s in run.data.sources] == [str(tmp_path / "stores" / "text-train")]
+    assert run.model.vocab_size == space.vocab_size and run.model.width == given.model.width
+
+
+def test_in_its_own_place_a_command_says_no_more_than_it_must(monkeypatch):
+    monkeypatch.chdir(quickstart.ROOT)
+    road = Road(Path("runs/quickstart"), "cross", 15.0)
+    assert road.train("llm", "llm") == ["train", "--config", "configs/world/llm.py"]

@@ -1,0 +1,45 @@
+"""Tiny random models that the tests share: small enough for milliseconds, odd enough to catch a swapped axis."""
+
+import dataclasses
+
+import jax
+
+from jam_jax.config import CrossConfig, DecoderConfig
+from jam_jax.models import model
+
+DECODER = DecoderConfig(vocab_size=61, layers=3, width=24, heads=4, head_size=6, ffn_width=40, max_positions=32)
+LLAMA_LIKE = dataclasses.replace(
+    DECODER,
+    kv_heads=2,
+    norm="rmsnorm",
+    positions="rope",
+    ffn="silu_gated",
+    qk_norm="layernorm",
+    tied=False,
+)
+QWEN_LIKE = dataclasses.replace(LLAMA_LIKE, qk_norm="none", bias="qkv", tied=True)
+GEMMA_LIKE = dataclasses.replace(
+    LLAMA_LIKE, kv_heads=1, norm="rmsnorm_plus_one", ffn="gelu_gated", qk_norm="rmsnorm", embed_scale=24**0.5, tied=True
+)
+OPT_LIKE = dataclasses.replace(DECODER, norm="layernorm", bias="all")
+CROSS = CrossConfig(DECODER, DECODER, every=2)
+
+FAMILIES = {
+    "cm3leon": DECODER,
+    "opt": OPT_LIKE,
+    "llama": LLAMA_LIKE,
+    "qwen": QWEN_LIKE,
+    "gemma": GEMMA_LIKE,
+    "gelu": dataclasses.replace(OPT_LIKE, ffn="gelu"),
+}
+
+
+def randomise(tree: dict, seed: int = 1, std: float = 0.3) -> dict:
+    """The same tree with every leaf random, so that zeros and ones of an init hide nothing."""
+    leaves, structure = jax.tree.flatten(tree)
+    keys = jax.random.split(jax.random.key(seed), len(leaves))
+    return structure.unflatten([std * jax.random.normal(k, leaf.shape) for k, leaf in zip(keys, leaves, strict=True)])
+
+
+# One program per shape, where eager calls would compile each operation.
+forward = jax.jit(model.forward, static_argnums=0)
