@@ -75,4 +75,5 @@ def output(config: DecoderConfig, params: Params, x: jax.Array) -> jax.Array:
 def update_cache(cache: KV, new: KV, positions: jax.Array) -> KV:
     """Write new keys and values [B, T, K, H] into the slots `positions` [B, T]; slots past the end are dropped."""
     rows = jnp.arange(positions.shape[0])[:, None]
-    return tuple(c.at[rows, positions].set(n.astype(c.dtype), mode="drop") for c, n in zip(cache, new, strict=True))  # type: ignore[return-value]
+    keys, values = (c.at[rows, positions].set(n.astype(c.dtype), mode="drop") for c, n in zip(cache, new, strict=True))
+    return keys, values
