@@ -12,6 +12,7 @@ import sys
 import types
 import typing
 import uuid
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -358,8 +359,9 @@ def _take_option(args: list[str], name: str) -> str:
 def run(main: Any) -> None:
     """Run a command's `main()`; a user's mistake (ValueError) or a full disk ends in one line and exit code 1.
 
-    With JAM_JAX_TRACEBACK set in the environment it ends in the traceback instead.
+    With JAM_JAX_TRACEBACK set in the environment it ends in the traceback instead. A warning is one line too.
     """
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr, flush=True)
     try:
         main()
     except (ValueError, OSError) as error:

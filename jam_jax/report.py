@@ -119,6 +119,7 @@ def summary(found: Found) -> dict[str, Any]:
         "caption_perplexity": {name: _figure(found.captions[name], "all") for name in short},
         "graded": {name: samples.percent_right(drawn, samples.FEW) for name, drawn in found.drawings.items()},
         "well_formed_percent": samples.percent_as_asked(found.answers),
+        "answers_right_percent": samples.percent_right(found.answers),
         "seconds": round(sum(stage["seconds"] for stage in found.stages), 1),
         "peak_memory_gib": round(max((stage["peak_memory_gib"] for stage in found.stages), default=0), 2),
     }
@@ -164,6 +165,8 @@ def marks(found: Found) -> list[tuple[str, str, str]]:
     formed = samples.percent_as_asked(found.answers)
     if formed is not None:
         table.append(("Answers well formed, with the pictures asked for", "–", _percent(formed)))
+    if (right := samples.percent_right(found.answers)) is not None:
+        table.append(("Answers whose last picture is right", "–", _percent(right)))
     return [(a, b, c) for a, b, c in table]
 
 
@@ -217,9 +220,16 @@ def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 def _answer(sample: Sample) -> str:
-    fault = f'<figcaption class="wrong">{html.escape(sample.fault)}</figcaption>' if sample.fault else ""
+    fault = f'<span class="wrong">{html.escape(sample.fault)}</span>' if sample.fault else ""
     asked = f'<div class="asked">{html.escape(sample.prompt)}</div>'
-    return f"<figure>{asked}{document_html(sample.parts)}{fault}</figure>"
+    return f"<figure>{asked}{document_html(sample.parts)}<figcaption>{_mark(sample)}{fault}</figcaption></figure>"
+
+
+def _mark(sample: Sample) -> str:
+    """What the grader said of its picture, if it did."""
+    if sample.right is None:
+        return ""
+    return '<span class="right">✓ right</span> ' if sample.right else '<span class="wrong">✗ wrong</span> '
 
 
 def _gallery(drawn: Sequence[Sample]) -> str:
@@ -232,10 +242,7 @@ def _drawing(sample: Sample) -> str:
     if sample.reference:
         real = f'<img src="{data_uri(sample.reference)}" alt="real: {html.escape(sample.prompt)}">'
         drawn = f'<div class="pair">{drawn}{real}</div>'
-    mark = ""
-    if sample.right is not None:
-        mark = '<span class="right">✓ right</span> ' if sample.right else '<span class="wrong">✗ wrong</span> '
-    return f"<figure>{drawn}<figcaption>{mark}{html.escape(sample.prompt)}</figcaption></figure>"
+    return f"<figure>{drawn}<figcaption>{_mark(sample)}{html.escape(sample.prompt)}</figcaption></figure>"
 
 
 def _curves(title: str, lines: list[dict[str, float]]) -> str:

@@ -1,6 +1,7 @@
 """The configs that ship: the paper's sizes from shapes alone, and every file loads, round-trips and says what it is."""
 
 import dataclasses
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,12 @@ def test_a_mistake_ends_in_one_line_or_in_its_traceback_if_asked(
     monkeypatch.setenv("JAM_JAX_TRACEBACK", "1")
     with pytest.raises(ValueError, match="no such thing"):
         config.run(main)
+
+
+def test_a_warning_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # put back afterwards
+    config.run(lambda: warnings.warn("two documents will be cut", stacklevel=1))
+    assert capsys.readouterr().err == "warning: two documents will be cut\n"
 
 
 def test_a_file_is_written_whole_or_left_as_it_was(tmp_path: Path) -> None:

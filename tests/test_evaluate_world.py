@@ -20,7 +20,7 @@ RED = Scene("centre", (Thing("circle", "red", "large"),))
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
     root = tmp_path_factory.mktemp("world")
-    built_in.write(root, 0, built_in.Counts(1, 1, 1), built_in.Counts(1, 60, 6))
+    built_in.write(root, 0, {"train": built_in.Counts(1, 1, 1), "test": built_in.Counts(1, 60, 6)})
     return root
 
 
@@ -65,6 +65,13 @@ def test_questions_ask_for_the_pictures_of_their_real_answers(dataset):
     assert [q.pictures for q in asked] == [
         next(n for word, n in numbers.items() if f"{word} picture" in q.text) for q in asked
     ]
+    scenes = [Scene.from_json(e["scene"]) for e in examples]
+    assert [q.scene for q in asked] == scenes
+    for question, example in zip(asked, examples, strict=True):
+        blank, pictures = png(render(question.scene, ())), example["steps"]["picture"]
+        assert world.answered(question, ["Here.", *pictures], "").right
+        assert not world.answered(question, ["Here.", *pictures, blank], "").right
+        assert not world.answered(question, ["Nothing."], "").right
     captions = world.questions(dataset / "captions", "test", 1)  # without a question the caption asks
     assert captions == [world.Question(next(tfds.examples(dataset / "captions", "test"))["caption"], 1)]
     with pytest.raises(ValueError, match="no questions"):
@@ -95,6 +102,10 @@ def test_the_commands_keep_what_was_drawn_and_answered(dataset, tmp_path, monkey
     assert [s.as_asked for s in answered] == [
         q.pictures == 1 for q in world.questions(dataset / "illustrated", "test", 100)
     ]
+    scenes = [q.scene for q in world.questions(dataset / "illustrated", "test", 100)]
+    thing = [(s.layout, s.things[0].shape, s.things[0].colour) for s in scenes]
+    assert [s.right for s in answered] == [t == ("centre", "circle", "red") for t in thing]
+    assert "% of the answers end with a picture of what was asked for" in capsys.readouterr().out
     with pytest.raises(ValueError, match="already exists"):
         command.main(["answer", "--model", "m", *asking])
 

@@ -55,8 +55,11 @@ def run(tmp_path):
     drawn += [Sample("three shapes", (png("blue"),), right=False, kind=THREE)]
     samples.save(drawn, tmp_path / "samples/img_parent")
     samples.save([Sample("a red circle", (png(),), right=True, kind=FEW)] * 10, tmp_path / "samples/fused")
-    answers = [Sample(NASTY, (f"First {NASTY}", png(), "Done."), wanted=1)] * 13
-    answers += [Sample("two?", ("one only", png()), wanted=2), Sample("?", ("…",), fault="it breaks off", wanted=0)]
+    answers = [Sample(NASTY, (f"First {NASTY}", png(), "Done."), wanted=1, right=True)] * 13
+    answers += [
+        Sample("two?", ("one only", png()), wanted=2, right=False),
+        Sample("?", ("…",), fault="it breaks off", wanted=0),
+    ]
     samples.save(answers, tmp_path / "samples/answers")
     return tmp_path
 
@@ -68,6 +71,7 @@ def test_the_summary_has_the_measured_figures(run):
         "caption_perplexity": {"llm_parent": 900, "img_parent": 3, "fused_before": 6, "fused": 3.3},
         "graded": {"img_parent": 75.0, "fused": 100.0},
         "well_formed_percent": 86.7,
+        "answers_right_percent": 92.9,
         "seconds": 91.5,
         "peak_memory_gib": 2.25,
     }
@@ -85,6 +89,7 @@ def test_the_tables_give_ratios_to_the_parents(run):
         (f"Held-out captions of {FEW}, drawn right", "75%", "100%"),
         (f"Held-out captions of {THREE}, drawn right", "0%", "–"),
         ("Answers well formed, with the pictures asked for", "–", "87%"),
+        ("Answers whose last picture is right", "–", "93%"),
     ]
 
 
@@ -101,7 +106,7 @@ def test_the_page_stands_alone_and_escapes_what_it_shows(run):
     assert "<script" not in page
     assert not [s for s in re.findall(r'(?:src|href)="([^"]*)"', page) if not s.startswith("data:image/png;base64,")]
     assert page.count('class="document"') == report.ANSWERS
-    assert page.count("✓ right") == 10 and "it breaks off" not in page  # twelve answers only
+    assert page.count("✓ right") == 10 + report.ANSWERS and "it breaks off" not in page  # twelve answers only
     assert page.count("<svg") == 1 and "Text parent, loss" in page
 
 

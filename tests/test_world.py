@@ -15,6 +15,7 @@ from jam_jax.data.formats import tfds
 from jam_jax.data.scenes import LAYOUTS, Scene, Thing
 
 SMALL = world.Counts(text=60, captions=60, illustrated=60)
+BOTH = {"train": SMALL, "test": SMALL}
 
 
 def draw(count, number, split="train"):
@@ -25,7 +26,7 @@ def draw(count, number, split="train"):
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     directory = tmp_path_factory.mktemp("world")
-    world.write(directory, 3, SMALL, SMALL)
+    world.write(directory, 3, BOTH)
     return directory
 
 
@@ -87,8 +88,8 @@ def test_about_a_tenth_of_the_scenes_is_held_out_and_all_words_are_left_for_trai
     ones = [Scene(layout, (t,)) for layout, places in LAYOUTS.items() if len(places) == 1 for t in things]
     pairs = [Scene(layout, both) for layout in ("beside", "above") for both in itertools.product(things, repeat=2)]
     for every in (ones, pairs):
-        held_out = [s for s in every if scenes.split_of(s) == "test"]
-        assert 0.07 < len(held_out) / len(every) < 0.14
+        share = {split: np.mean([scenes.split_of(s) == split for s in every]) for split in world.COUNTS}
+        assert 0.07 < share["test"] < 0.14 and 0.03 < share["validation"] < 0.08
     trained = [s for s in ones if scenes.split_of(s) == "train"]
     for field in ("shape", "colour", "size"):
         assert {(s.layout, getattr(s.things[0], field)) for s in trained} == {
@@ -217,11 +218,11 @@ def test_a_how_to_shows_as_many_pictures_as_it_is_asked_for_and_ends_with_the_sc
     assert seen == {(1, 1), (2, 1), (2, 2), (3, 1), (3, 2), (3, 3)}
 
 
-def test_no_picture_of_the_training_data_is_a_scene_of_the_test_split():
+def test_no_picture_of_the_training_data_is_a_scene_of_another_split():
     """A step of a how-to is a scene too: it must not show what is held out."""
     things = [Thing(*t) for t in itertools.product(scenes.SHAPES, scenes.COLOURS, scenes.SIZES)]
     ones = (Scene(layout, (t,)) for layout, places in LAYOUTS.items() if len(places) == 1 for t in things)
-    held_out = {scenes.encoded(s) for s in ones if scenes.split_of(s) == "test"}
+    held_out = {scenes.encoded(s) for s in ones if scenes.split_of(s) != "train"}
     rng = random.Random(0)
     shown = {p for scene in draw(2, 1500) for p in world_text.how_to(scene, rng).pictures}
     assert len(shown) > 1000 and not shown & held_out
@@ -262,15 +263,15 @@ def test_written_datasets_are_documents_with_their_pictures(written):
 
 def test_written_datasets_are_complete_or_absent(written, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="exists; remove it first"):
-        world.write(written, 3, SMALL, SMALL)
+        world.write(written, 3, BOTH)
     monkeypatch.setattr(world, "paragraph", lambda scene, rng: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        world.write(tmp_path, 3, SMALL, SMALL)
+        world.write(tmp_path, 3, BOTH)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_progress_counts_every_example(tmp_path):
     counts = dataclasses.replace(SMALL, text=101)
     done = []
-    world.write(tmp_path, 0, counts, SMALL, progress=done.append)
+    world.write(tmp_path, 0, {"train": counts, "test": SMALL}, progress=done.append)
     assert sum(done) == 101 + 5 * 60

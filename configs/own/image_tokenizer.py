@@ -15,6 +15,6 @@ def get_config() -> Config:
     """As the world's, with one halving of the side fewer."""
     world = read_config(Path(__file__).parent.with_name("world") / "image_tokenizer.py")
     assert isinstance(world.model, VqganConfig)
-    model = dataclasses.replace(world.model, multipliers=(1, 2, 4), codes=512)
+    model = dataclasses.replace(world.model, multipliers=(1, 2, 2), codes=512)
     data = dataclasses.replace(world.data, pictures=("pictures",))
     return dataclasses.replace(world, out="runs/own/image_tokenizer", model=model, data=data)

@@ -6,7 +6,7 @@ share of the pairs has its whole caption masked, which is the unconditional stre
     python -m jam_jax.train --config configs/world/img.py \
         --out runs/quickstart/img --tokenizer runs/quickstart/tokenizer
 
-About three minutes on two cores.
+About a minute on two cores.
 """
 
 import dataclasses
@@ -23,5 +23,5 @@ def get_config() -> Config:
         llm,
         out="runs/quickstart/img",
         data=DataConfig(sources=(captions,), block=41),
-        steps=1000,
+        steps=3500,
     )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """Write the built-in world as TFDS datasets `text`, `captions` and `illustrated`, with splits train and test."""
+    """Write the built-in world: TFDS datasets `text`, `captions`, `illustrated`; splits train, validation, test."""
 
     target: str  # directory to write the datasets into
     seed: int = 0
@@ -75,10 +75,10 @@ def write_world(options: World) -> None:
 
     if options.share <= 0:
         raise ValueError(f"--share must be more than 0, got {options.share}")
-    train, test = scaled(world.COUNTS["train"]), scaled(world.COUNTS["test"])
-    total = sum(sum(dataclasses.asdict(counts).values()) for counts in (train, test))
+    counts = {split: scaled(count) for split, count in world.COUNTS.items()}
+    total = sum(sum(dataclasses.asdict(count).values()) for count in counts.values())
     with progress.bar("world", total) as advance:
-        world.write(options.target, options.seed, train, test, progress=advance)
+        world.write(options.target, options.seed, counts, progress=advance)
     print(f"{options.target}: {total} examples in {', '.join(world.FEATURES)}")
 
 

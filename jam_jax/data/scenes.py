@@ -49,9 +49,9 @@ LAYOUTS: dict[str, tuple[str, ...]] = {  # places in reading order
 }
 DIAMETERS = {"large": 14, "small": 10}  # pixels of a shape's side in a room of 16
 CENTRE_DIAMETERS = {"large": 28, "small": 14}  # pixels in the room that is the whole picture
-HELD_OUT = 10  # one scene in so many belongs to the test split
-
-Split = Literal["train", "test"]
+Split = Literal["train", "validation", "test"]
+PARTS = 20  # of all scenes; which of them are held out from training
+HELD_OUT: dict[int, Split] = {0: "test", 10: "test", 1: "validation"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +150,7 @@ def split_of(scene: Scene) -> Split:
     """
     shown = [scene.layout, [(thing.shape, thing.colour) for thing in scene.things]]
     digest = hashlib.sha256(json.dumps(shown).encode()).digest()
-    return "test" if int.from_bytes(digest[:4], "big") % HELD_OUT == 0 else "train"
+    return HELD_OUT.get(int.from_bytes(digest[:4], "big") % PARTS, "train")
 
 
 def sample(split: Split, count: int, rng: random.Random) -> Scene:

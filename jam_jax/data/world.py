@@ -6,7 +6,7 @@ pictures. An example is a function of (seed, split, dataset, number). No scene i
 
 import dataclasses
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,11 @@ class Counts:
     illustrated: int
 
 
-COUNTS: dict[Split, Counts] = {"train": Counts(10_000, 20_000, 4_000), "test": Counts(500, 500, 200)}
+COUNTS: dict[Split, Counts] = {
+    "train": Counts(10_000, 20_000, 6_000),
+    "validation": Counts(250, 250, 150),
+    "test": Counts(500, 500, 200),
+}
 
 
 def example(dataset: str, split: Split, seed: int, number: int) -> dict[str, Any]:
@@ -63,11 +67,10 @@ def example(dataset: str, split: Split, seed: int, number: int) -> dict[str, Any
 def write(
     directory: str | Path,
     seed: int = 0,
-    train: Counts = COUNTS["train"],
-    test: Counts = COUNTS["test"],
+    counts: Mapping[Split, Counts] = COUNTS,
     progress: Callable[[int], None] = lambda n: None,
 ) -> None:
-    """Write the datasets `directory/{text,captions,illustrated}`, of splits train and test.
+    """Write the datasets `directory/{text,captions,illustrated}`, each of the splits in `counts`.
 
     `progress(n)` is called after every n examples. ValueError if one of them exists.
     """
@@ -80,8 +83,5 @@ def write(
                     progress(100)
             progress(count % 100)
 
-        splits = {
-            "train": examples("train", getattr(train, dataset)),
-            "test": examples("test", getattr(test, dataset)),
-        }
+        splits = {split: examples(split, getattr(count, dataset)) for split, count in counts.items()}
         tfds.write(directory, dataset, features, splits)

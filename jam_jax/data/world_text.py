@@ -71,26 +71,26 @@ def noun(thing: Thing, rng: random.Random) -> str:
 
 def caption(scene: Scene, rng: random.Random) -> str:
     """A caption of a scene, 4 to 18 words, lower case, from which the scene can be told."""
-    return _fill(rng.choice(NOUN_PHRASES[scene.layout] + SENTENCES[scene.layout]), scene, rng)
+    return _fill(rng.choice(NOUN_PHRASES[scene.layout] + SENTENCES[scene.layout]), _nouns(scene, rng))
 
 
 def paragraph(scene: Scene, rng: random.Random) -> str:
     """One to three sentences, at most 45 words, that describe, count, compare, place or explain a scene's things."""
     kinds = _ABOUT_ONE if len(scene.things) == 1 else _ABOUT_SEVERAL
-    return " ".join(s[0].upper() + s[1:] for s in rng.choice(kinds)(scene, rng))
+    return " ".join(s[0].upper() + s[1:] for s in rng.choice(kinds)(scene, _nouns(scene, rng), rng))
 
 
 def how_to(scene: Scene, rng: random.Random) -> Document:
     """How to draw a scene, in as many pictures as the question asks for: one, or one per step of drawing.
 
-    A step's picture is a scene too. In the train split only steps are chosen that show no scene of the test split.
+    A step's picture is a scene too. In the train split only steps are chosen that show no scene that is held out.
     """
-    count = len(scene.things)
+    count, nouns = len(scene.things), _nouns(scene, rng)
     orders = [(0, 1), (1, 0)] if count == 2 else [tuple(range(count))]
-    orders = [o for o in orders if not _reveals_test_scene(scene, o)]
+    orders = [o for o in orders if not _reveals_held_out(scene, o)]
     pictures = rng.randint(1, count) if orders else 1
     plural = f"{NUMBERS[pictures]} picture{'s' if pictures > 1 else ''}"
-    what = _fill(rng.choice(NOUN_PHRASES[scene.layout]), scene, rng)
+    what = _fill(rng.choice(NOUN_PHRASES[scene.layout]), nouns)
     question = rng.choice(
         (
             f"How do I draw {what}? Show {plural}.",
@@ -99,43 +99,51 @@ def how_to(scene: Scene, rng: random.Random) -> Document:
             f"Teach me to draw {what}. Use {plural}.",
         )
     )
+    placed = [f"{noun} {_at(place)}" for noun, place in zip(nouns, scene.places, strict=True)]
     steps: list[tuple[str, tuple[int, ...]]]
     if pictures == 1:
-        steps = [(_in_one(scene, rng), tuple(range(count)))]
+        steps = [(_in_one(scene, nouns, rng), tuple(range(count)))]
     elif count == 2:
         i, j = rng.choice(orders)
         first, then = rng.choice((("First draw", "Then add"), ("Start with", "Now put"), ("Draw", "Next draw")))
-        steps = [(f"{first} {noun(scene.things[i], rng)}.", (i,))]
-        steps += [(f"{then} {noun(scene.things[j], rng)} {SECOND[scene.layout, j]}.", (0, 1))]
+        steps = [(f"{first} {placed[i]}.", (i,)), (f"{then} {nouns[j]} {SECOND[scene.layout, j]}.", (0, 1))]
     elif pictures == 2:
-        a, b, c = (noun(t, rng) for t in scene.things)
-        steps = [(f"First draw {a} and {b}.", (0, 1)), (f"Then add {c} below.", (0, 1, 2))]
+        a, b, c = nouns
+        steps = [(f"First draw {a} and {b} at the top.", (0, 1)), (f"Then add {c} below them.", (0, 1, 2))]
     else:
         first, then, last = rng.choice((("First", "Then", "Last"), ("Draw", "Add", "Now add")))
-        a, b, c = (noun(t, rng) for t in scene.things)
+        a, b, c = placed
         steps = [(f"{first} {a}.", (0,)), (f"{then} {b}.", (0, 1)), (f"{last} {c}.", (0, 1, 2))]
     ending = rng.choice(("", "", "Done.", "That is all.", f"It has {NUMBERS[count]} shape{'s' if count > 1 else ''}."))
     parts: list[str | bytes] = [part for text, shown in steps for part in (text, encoded(scene, shown))]
     return Document((*parts, ending) if ending else tuple(parts), question)
 
 
-def _fill(template: str, scene: Scene, rng: random.Random) -> str:
-    return template.format(**{name: noun(t, rng) for name, t in zip("abc", scene.things, strict=False)})
+def _nouns(scene: Scene, rng: random.Random) -> list[str]:
+    """What a document calls a scene's things, from its first word to its last."""
+    return [noun(thing, rng) for thing in scene.things]
 
 
-def _in_one(scene: Scene, rng: random.Random) -> str:
-    nouns = [noun(t, rng) for t in scene.things]
-    if len(nouns) == 2 and rng.random() < 0.5:
-        return f"Draw {nouns[0]}, then {nouns[1]} {SECOND[scene.layout, 1]}."
-    return rng.choice(("Draw it like this.", "Here it is.", "It looks like this.", "This is how it looks."))
+def _fill(template: str, nouns: list[str]) -> str:
+    return template.format(**dict(zip("abc", nouns, strict=False)))
 
 
-def _reveals_test_scene(scene: Scene, order: tuple[int, ...]) -> bool:
-    """Whether drawing in this order begins, in the train split, with a picture that is a scene of the test split."""
+def _at(place: str) -> str:
+    return f"{'on' if place in ('left', 'right') else 'at'} the {place}"
+
+
+def _in_one(scene: Scene, nouns: list[str], rng: random.Random) -> str:
+    if rng.random() < 0.3:
+        return rng.choice(("Draw it like this.", "Here it is.", "It looks like this.", "This is how it looks."))
+    return f"{rng.choice(('Here is', 'Draw', 'This is'))} {_fill(rng.choice(NOUN_PHRASES[scene.layout]), nouns)}."
+
+
+def _reveals_held_out(scene: Scene, order: tuple[int, ...]) -> bool:
+    """Whether drawing in this order begins, in the train split, with a picture that is a scene of another split."""
     if len(order) != 2:  # one thing: no step before the last; three: a step is no scene, no layout has its places
         return False
     first = Scene(scene.places[order[0]], (scene.things[order[0]],))
-    return split_of(scene) == "train" and split_of(first) == "test"
+    return split_of(scene) == "train" and split_of(first) != "train"
 
 
 def _names(scene: Scene) -> list[str]:
@@ -147,7 +155,7 @@ def _names(scene: Scene) -> list[str]:
     names = []
     for i, thing in enumerate(scene.things):
         others = [form for j, form in enumerate(forms) if j != i]
-        at = ("on" if scene.places[i] in ("left", "right") else "at") + f" the {scene.places[i]}"
+        at = _at(scene.places[i])
         free = [name for k, name in enumerate(forms[i]) if all(name != other[k] for other in others)]
         names.append(free[0] if free else f"the {thing.shape} {at}")
     return names
@@ -157,9 +165,9 @@ def _list(items: list[str]) -> str:
     return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]
 
 
-def _describe(scene: Scene, rng: random.Random) -> list[str]:
+def _describe(scene: Scene, nouns: list[str], rng: random.Random) -> list[str]:
     start = rng.choice(("the picture shows", "here we see", "you can see", "this is a picture of"))
-    return [f"{start} {_fill(rng.choice(NOUN_PHRASES[scene.layout]), scene, rng)}.", *_fact(scene, rng)]
+    return [f"{start} {_fill(rng.choice(NOUN_PHRASES[scene.layout]), nouns)}.", *_fact(scene, rng)]
 
 
 def _fact(scene: Scene, rng: random.Random) -> list[str]:
@@ -175,17 +183,25 @@ def _fact(scene: Scene, rng: random.Random) -> list[str]:
     return [rng.choice(facts)]
 
 
-def _explain(scene: Scene, rng: random.Random) -> list[str]:
-    what, nouns = _fill(rng.choice(NOUN_PHRASES[scene.layout]), scene, rng), [noun(t, rng) for t in scene.things]
+def _repeat(scene: Scene, nouns: list[str], rng: random.Random) -> list[str]:
+    """Something said, and said again word by word: how a small decoder learns to copy, which answering needs."""
+    phrases = NOUN_PHRASES[scene.layout] + SENTENCES[scene.layout]
+    what = _list(nouns) if len(nouns) > 2 else _fill(rng.choice(phrases), nouns)
+    again = rng.choice(("once more", "I say it again", "in a word", "please repeat"))
+    return [f"{what}.", f"{again}: {what}."]
+
+
+def _explain(scene: Scene, nouns: list[str], rng: random.Random) -> list[str]:
+    what = _fill(rng.choice(NOUN_PHRASES[scene.layout]), nouns)
     if len(nouns) == 1:
         return [rng.choice((f"to draw {what}, take {scene.things[0].colour} paint.", f"it is easy to draw {what}."))]
     if len(nouns) == 2:
         return [f"to draw {what}, begin with {nouns[0]}.", f"then put {nouns[1]} {SECOND[scene.layout, 1]}."]
-    return [f"first draw {nouns[0]}.", f"put {nouns[1]} to its right.", f"then add {nouns[2]} below them."]
+    return [f"to draw {_list(nouns)}, begin with {nouns[0]}.", f"then add {nouns[1]} and {nouns[2]}."]
 
 
-def _count(scene: Scene, rng: random.Random) -> list[str]:
-    nouns, n = [noun(t, rng) for t in scene.things], NUMBERS[len(scene.things)]
+def _count(scene: Scene, nouns: list[str], rng: random.Random) -> list[str]:
+    n = NUMBERS[len(scene.things)]
     first = rng.choice(
         (f"there are {n} shapes: {_list(nouns)}.", f"{_list(nouns)} make {n} shapes.", f"here are {_list(nouns)}.")
     )
@@ -197,9 +213,9 @@ def _count(scene: Scene, rng: random.Random) -> list[str]:
     return [first, f"{many} of them {'is' if same == 1 else 'are'} {what}."]
 
 
-def _compare(scene: Scene, rng: random.Random) -> list[str]:
+def _compare(scene: Scene, nouns: list[str], rng: random.Random) -> list[str]:
     i, j = rng.sample(range(len(scene.things)), 2)
-    nouns, names = [noun(t, rng) for t in scene.things], _names(scene)
+    names = _names(scene)
     a, b = scene.things[i], scene.things[j]
     if a.size == b.size:
         says = rng.choice(("are the same size", f"are both {a.size}", "are equally big"))
@@ -212,27 +228,26 @@ def _compare(scene: Scene, rng: random.Random) -> list[str]:
     return [f"{rng.choice(('look at', 'here are', 'we have'))} {_list(nouns)}.", f"{says}."]
 
 
-def _place(scene: Scene, rng: random.Random) -> list[str]:
+def _place(scene: Scene, nouns: list[str], rng: random.Random) -> list[str]:
     names = _names(scene)
     i, j = rng.choice(((0, 1), (0, 2), (1, 2))) if len(names) == 3 else (0, 1)
     beside = scene.layout == "beside" or ((i, j) == (0, 1) and scene.layout == "three")
     before, after = ("to the left of", "to the right of") if beside else ("above", "below")
-    first = f"{_fill(rng.choice(NOUN_PHRASES[scene.layout]), scene, rng)}."
+    first = f"{_fill(rng.choice(NOUN_PHRASES[scene.layout]), nouns)}."
     says = (f"so {names[i]} is {before} {names[j]}.", f"so {names[j]} is {after} {names[i]}.")
     return [first, rng.choice(says)]
 
 
-def _colours(scene: Scene, rng: random.Random) -> list[str]:
+def _colours(scene: Scene, nouns: list[str], rng: random.Random) -> list[str]:
     names = _names(scene)
-    nouns = _list([noun(t, rng) for t in scene.things])
     i, j = rng.sample(range(len(names)), 2)
     same = scene.things[i].colour == scene.things[j].colour
     says = f"{names[i]} and {names[j]} have {'the same colour' if same else 'different colours'}."
-    return [f"{rng.choice(('look at', 'here are', 'we have'))} {nouns}.", says]
+    return [f"{rng.choice(('look at', 'here are', 'we have'))} {_list(nouns)}.", says]
 
 
-def _ask(scene: Scene, rng: random.Random) -> list[str]:
-    nouns, names = _list([noun(t, rng) for t in scene.things]), _names(scene)
+def _ask(scene: Scene, nouns: list[str], rng: random.Random) -> list[str]:
+    names = _names(scene)
     i = rng.randrange(len(names))
     thing = scene.things[i]
     questions = [("how many shapes are there?", f"{NUMBERS[len(names)]}.")]
@@ -241,11 +256,11 @@ def _ask(scene: Scene, rng: random.Random) -> list[str]:
     if thing.size not in names[i]:
         size = rng.choice(("large", "small"))
         questions.append((f"is {names[i]} {size}?", "yes." if size == thing.size else "no."))
-    return [f"{rng.choice(('look at', 'here are', 'we have'))} {nouns}.", *rng.choice(questions)]
+    return [f"{rng.choice(('look at', 'here are', 'we have'))} {_list(nouns)}.", *rng.choice(questions)]
 
 
-def _remove(scene: Scene, rng: random.Random) -> list[str]:
-    names, nouns = _names(scene), [noun(t, rng) for t in scene.things]
+def _remove(scene: Scene, nouns: list[str], rng: random.Random) -> list[str]:
+    names = _names(scene)
     i = rng.randrange(len(names))
     left = _list([n for j, n in enumerate(nouns) if j != i])
     verb = "is" if len(names) == 2 else "are"
@@ -253,5 +268,5 @@ def _remove(scene: Scene, rng: random.Random) -> list[str]:
     return [f"{start} {_list(nouns)}.", f"take away {names[i]}, and {left} {verb} left."]
 
 
-_ABOUT_ONE: tuple[Callable[[Scene, random.Random], list[str]], ...] = (_describe, _explain)
-_ABOUT_SEVERAL = (_describe, _explain, _count, _compare, _place, _colours, _ask, _remove)
+_ABOUT_ONE: tuple[Callable[[Scene, list[str], random.Random], list[str]], ...] = (_describe, _explain, _repeat)
+_ABOUT_SEVERAL = (_describe, _explain, _repeat, _repeat, _repeat, _count, _compare, _place, _colours, _ask, _remove)

@@ -35,7 +35,10 @@ class Draw:
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """Answer held-out questions, and count the answers that are well formed with the pictures asked for."""
+    """Answer held-out questions, and count the answers that are well formed with the pictures asked for.
+
+    In the built-in world the grader marks the last picture of every answer too.
+    """
 
     model: str  # model directory, with its tokenizer
     questions: str  # TFDS dataset of instructions, or an image folder, whose captions ask
@@ -103,10 +106,12 @@ def answer(options: Answer) -> None:
     texts = [question.text for question in wanted]
     with progress.bar("answer", len(wanted)) as advance:
         answers = model.generate(texts, "answer", options.settings, options.seed, advance=advance)
-    kept = [samples.Sample(q.text, _parts(a.parts), a.fault, q.pictures) for q, a in zip(wanted, answers, strict=True)]
+    kept = [world.answered(question, _parts(a.parts), a.fault) for question, a in zip(wanted, answers, strict=True)]
     samples.save(kept, options.out, settings=options.settings, model=options.model, split=options.split)
-    share = samples.percent_as_asked(kept)
+    share, right = samples.percent_as_asked(kept), samples.percent_right(kept)
     print(f"{options.model}: {share:.1f}% of the answers are well formed with the number of pictures asked for")
+    if right is not None:
+        print(f"{options.model}: {right:.1f}% of the answers end with a picture of what was asked for")
 
 
 def _parts(parts: Sequence[Any]) -> tuple[str | bytes, ...]:

@@ -22,8 +22,8 @@ class Sample:
     parts: tuple[str | bytes, ...]  # text, and pictures as PNG bytes, in their order
     fault: str = ""  # what is wrong with it as a document; "" if it is well formed
     wanted: int = 1  # pictures asked for
-    right: bool | None = None  # the grader's mark of the drawing; None without a grader
-    kind: str = ""  # of the caption: FEW, THREE or OWN
+    right: bool | None = None  # the grader's mark of the drawing, or of an answer's last one; None without a grader
+    kind: str = ""  # of the caption: FEW, THREE or OWN; of an answer none
     reference: bytes = b""  # the real picture of the caption; empty where none is shown beside
 
     @property
@@ -72,8 +72,8 @@ def load(directory: str | Path) -> list[Sample]:
         raise ValueError(f"{directory} holds no samples that can be read: {error}") from error
 
 
-def percent_right(marked: Sequence[Sample], kind: str) -> float | None:
-    """How many of 100 drawings of a kind the grader marked right; None without any."""
+def percent_right(marked: Sequence[Sample], kind: str = "") -> float | None:
+    """How many of 100 drawings of a kind, or answers, the grader marked right; None without any."""
     marks = [sample.right for sample in marked if sample.kind == kind and sample.right is not None]
     return round(100 * sum(marks) / len(marks), 1) if marks else None
 

@@ -38,6 +38,7 @@ class Question:
 
     text: str
     pictures: int  # asked for: as many as the real answer has
+    scene: Scene | None = None  # that the last picture should show; None outside the built-in world
 
 
 def captions(source: str | Path, split: str, count: int) -> list[Caption]:
@@ -58,7 +59,7 @@ def captions(source: str | Path, split: str, count: int) -> list[Caption]:
 
 
 def _captions(source: Path, split: str) -> Iterator[Caption]:
-    if tfds.is_tfds(source) and "scene" in next(iter(tfds.examples(source, split)), {}):
+    if _has(source, split, "scene", "caption"):
         for example in tfds.examples(source, split):
             yield Caption(example["caption"], example["picture"], Scene.from_json(example["scene"]))
         return
@@ -83,7 +84,32 @@ def questions(source: str | Path, split: str, count: int) -> list[Question]:
 
     ValueError if the source has none.
     """
-    asked = list(islice((d for d in formats.read(source, split) if d.question or d.texts), count))
+    asked = list(islice(_questions(Path(source), split), count))
     if not asked:
         raise ValueError(f"{source} has no questions in its split {split!r}")
-    return [Question(d.question or d.texts[0], len(d.pictures)) for d in asked]
+    return asked
+
+
+def _questions(source: Path, split: str) -> Iterator[Question]:
+    if _has(source, split, "scene", "question"):
+        for example in tfds.examples(source, split):
+            yield Question(example["question"], len(example["steps"]["text"]), Scene.from_json(example["scene"]))
+        return
+    for document in formats.read(source, split):
+        if document.question or document.texts:
+            yield Question(document.question or document.texts[0], len(document.pictures))
+
+
+def _has(source: Path, split: str, *features: str) -> bool:
+    """Whether it is a TFDS dataset with these features; those of the built-in world have scenes to grade by."""
+    return tfds.is_tfds(source) and set(features) <= set(next(iter(tfds.examples(source, split)), {}))
+
+
+def answered(question: Question, parts: Sequence[str | bytes], fault: str) -> Sample:
+    """An answer; in the built-in world with the mark of its last picture, which should show all that was asked for."""
+    sample = Sample(question.text, tuple(parts), fault, question.pictures)
+    if question.scene is None:
+        return sample
+    pictures = [part for part in parts if isinstance(part, bytes)]
+    right = bool(pictures) and grader.grade(read_picture(pictures[-1], SIDE), question.scene).right
+    return dataclasses.replace(sample, right=right)
