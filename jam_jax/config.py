@@ -8,7 +8,9 @@ import dataclasses
 import importlib.util
 import json
 import os
+import signal
 import sys
+import threading
 import types
 import typing
 import uuid
@@ -23,6 +25,12 @@ def _at_least(config: Any, least: int, *names: str) -> None:
     for name in names:
         if not getattr(config, name) >= least:
             raise ValueError(f"{name} must be at least {least}, got {getattr(config, name)}")
+
+
+def check_seed(seed: int) -> None:
+    """ValueError for a seed that the random generators of jax and NumPy do not both take."""
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"a seed is a whole number from 0 to {2**32 - 1}, got {seed}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,6 +243,7 @@ class Config:
     def __post_init__(self) -> None:
         _at_least(self, 1, "steps", "batch", "log_every", "keep")
         _at_least(self, 0, "save_every")
+        check_seed(self.seed)
 
 
 MODELS: dict[str, type] = {"decoder": DecoderConfig, "cross": CrossConfig, "vqgan": VqganConfig}
@@ -361,6 +370,8 @@ def run(main: Any) -> None:
 
     With JAM_JAX_TRACEBACK set in the environment it ends in the traceback instead. A warning is one line too.
     """
+    if threading.current_thread() is threading.main_thread():  # a scheduler's stop cleans up as Ctrl-C does
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr, flush=True)
     try:
         main()

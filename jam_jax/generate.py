@@ -2,9 +2,10 @@
 
 import dataclasses
 import io
+import itertools
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -43,14 +44,18 @@ def main(args: Sequence[str] | None = None) -> None:
     if not prompts:
         raise ValueError('there is nothing to answer: give --prompt "..." or --prompts FILE')
     out = _output(options.out)
+    config.check_seed(options.seed)
     import jam_jax
+    from jam_jax.checkpoint import new_directory
 
     settings = Settings(**{f.name: getattr(options, f.name) for f in dataclasses.fields(Settings)})
     model = jam_jax.load(options.model)
-    with progress.bar("answers", len(prompts)) as advance:
-        answers = model.generate(prompts, options.mode, settings, options.seed, rows=options.rows, advance=advance)
     about = {"model": options.model, "mode": options.mode, "seed": options.seed}
-    write(out, answers, about | {"settings": dataclasses.asdict(settings)})
+    with new_directory(out) as aside:
+        with progress.bar("answers", len(prompts)) as advance:
+            answers = model.generate(prompts, options.mode, settings, options.seed, rows=options.rows, advance=advance)
+        write(aside, answers, about | {"settings": dataclasses.asdict(settings)})
+    show(out, answers)
     print(f"page: {out / 'index.html'}")
 
 
@@ -70,26 +75,21 @@ def gather(args: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def write(out: Path, answers: Sequence["Answer"], about: dict[str, Any]) -> None:
-    """Print the answers and write index.html, answers.json and a PNG per picture into `out`."""
-    out.mkdir(parents=True, exist_ok=True)
+    """Write index.html, answers.json and a PNG per picture into the directory `out`."""
     body, records = [], []
     for number, answer in enumerate(answers, 1):
-        print(f"\n{answer.prompt}" if len(answers) > 1 else "")
         shown: list[str | bytes] = []
         parts: list[dict[str, str]] = []
-        pictures = 0
+        names = _picture_names(number)
         for part in answer.parts:
             if isinstance(part, str):
-                print(part)
                 shown.append(part)
                 parts.append({"text": part})
                 continue
-            pictures += 1
-            data, path = png(part), out / f"answer-{number}-picture-{pictures}.png"
-            path.write_bytes(data)
-            print(f"[picture {pictures}: {path}]")
+            data, name = png(part), next(names)
+            (out / name).write_bytes(data)
             shown.append(data)
-            parts.append({"picture": path.name})
+            parts.append({"picture": name})
         record = {"prompt": answer.prompt, "prompt_ids": answer.prompt_ids, "ids": answer.ids, "parts": parts}
         records.append(record | {"fault": answer.fault})
         body.append(f"<h2>{escape(answer.prompt)}</h2>\n{document_html(shown)}")
@@ -98,6 +98,19 @@ def write(out: Path, answers: Sequence["Answer"], about: dict[str, Any]) -> None
     note = ", ".join(f"{name} {value}" for name, value in about.items() if name != "settings")
     body.append(f'<p class="note">{escape(note)}</p>')
     (out / "index.html").write_text(page("Answers", "\n".join(body)), encoding="utf-8")
+
+
+def show(out: Path, answers: Sequence["Answer"]) -> None:
+    """Print the answers, with the paths of their pictures in `out`."""
+    for number, answer in enumerate(answers, 1):
+        print(f"\n{answer.prompt}" if len(answers) > 1 else "")
+        names = _picture_names(number)
+        for part in answer.parts:
+            print(part if isinstance(part, str) else f"[picture: {out / next(names)}]")
+
+
+def _picture_names(answer: int) -> Iterator[str]:
+    return (f"answer-{answer}-picture-{picture}.png" for picture in itertools.count(1))
 
 
 def png(picture: "Image.Image") -> bytes:
@@ -116,7 +129,11 @@ def _read_prompts(path: str) -> list[str]:
         return []
     if not Path(path).is_file():
         raise ValueError(f"there is no file of prompts {path}")
-    return [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the prompts {path} are no UTF-8 text: {error}") from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _output(path: str) -> Path:

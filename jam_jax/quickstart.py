@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import importlib
 import json
+import math
 import os
 import resource
 import shlex
@@ -34,22 +35,22 @@ class Options:
     pictures: str = ""  # your own pictures, a folder with metadata.jsonl (file_name, text), instead of the world
     text: str = ""  # your own text, a folder of .txt files, instead of the world
     minutes: float = MINUTES  # how long it may take on two cores; all training is scaled alike
-    out: str = ""  # where everything goes; empty: runs/quickstart in the repository
+    out: str = ""  # where everything goes; empty: runs/quickstart in the repository, runs/own for your own data
 
     def __post_init__(self) -> None:
         if bool(self.pictures) != bool(self.text):
             raise ValueError(
                 "your own data needs both: --pictures DIR (with metadata.jsonl) and --text DIR (.txt files)"
             )
-        if not self.minutes > 0:
-            raise ValueError(f"--minutes must be more than 0, got {self.minutes:g}")
+        if not 0 < self.minutes < math.inf:
+            raise ValueError(f"--minutes must be more than 0 and finite, got {self.minutes:g}")
 
 
 def main(args: Sequence[str] | None = None) -> None:
     """The command."""
     options = configs.cli(Options, args, prog="bash launch/quickstart.sh", description=__doc__ or "")
     own = {name: _directory(getattr(options, name)) for name in ("pictures", "text")}
-    run = Path(options.out).absolute() if options.out else ROOT / "runs" / "quickstart"
+    run = Path(options.out).absolute() if options.out else ROOT / "runs" / ("own" if own["text"] else "quickstart")
     if not (ROOT / "configs").is_dir():
         raise ValueError(f"the quickstart runs from a clone of the repository: {ROOT} has no configs/")
     os.chdir(ROOT)  # the commands that are shown can then be typed at the top of the repository
@@ -67,19 +68,20 @@ def _directory(name: str) -> str:
 def follow(road: Road, *, fresh: bool = False) -> None:
     """Run a road's stages, but for those that are done already.
 
-    ValueError if the directory holds something else than a quickstart. When a stage fails or is stopped, what it wrote
-    is removed and what was finished before is kept.
+    ValueError, before anything is removed, if the directory holds something else than a quickstart, or one on other
+    data, or if the user's own data cannot make the road. When a stage fails or is stopped, what it wrote is removed and
+    what was finished before is kept.
     """
     run, stages = road.run, road.stages()
     if run.exists() and any(run.iterdir()) and not (run / "stages").is_dir():
         raise ValueError(f"{run} is no quickstart's directory and not empty: choose another --out")
-    if fresh and run.exists():
+    if road.own:
+        require_data(road)
+    if fresh:
         for stage in stages:
             _forget(run, stage)
-    (run / "stages").mkdir(parents=True, exist_ok=True)
-    for stamp in (run / "stages").glob("*.json"):  # of the other road: on the world, or on own data
-        if stamp.stem not in {stage.name for stage in stages}:
-            stamp.unlink()
+    if left := _of_another_road(run, road):
+        raise ValueError(f"{run} holds a quickstart on {left}: choose another --out, or begin again with --fresh")
     fingerprint = _of_data(road)
     stale = False  # whether a stage ran again, and with it all that come after it
     for number, stage in enumerate(stages, 1):
@@ -108,7 +110,9 @@ def follow(road: Road, *, fresh: bool = False) -> None:
             "peak_memory_gib": peak_memory_gib(),
             "commands": [_shown(command) for command in commands],
             "fingerprint": fingerprint,
+            "data": _data(road),
         }
+        (run / "stages").mkdir(parents=True, exist_ok=True)
         aside = run / "stages" / f".{stage.name}.partial"
         aside.write_text(json.dumps(made, indent=1) + "\n")
         aside.rename(run / "stages" / f"{stage.name}.json")
@@ -141,6 +145,33 @@ def _fingerprint(before: str, stage: Stage, commands: list[Command]) -> str:
     return digest.hexdigest()
 
 
+def require_data(road: Road) -> None:
+    """ValueError if a user's own data lacks what the road asks for: captions and text, to train and to test on."""
+    from jam_jax.data import formats
+
+    for split in ("train", "test"):
+        if not any(document.texts and document.pictures for document in formats.read(road.pictures, split)):
+            raise ValueError(
+                f"{road.pictures} has no pictures with captions in its split {split!r}: a line of metadata.jsonl is "
+                '{"file_name": "a.png", "text": "what it shows"}'
+            )
+        if not any(document.texts for document in formats.read(road.text, split)):
+            raise ValueError(f"{road.text} has no text in its split {split!r}")
+
+
+def _data(road: Road) -> str:
+    return f"the pictures of {road.pictures} and the text of {road.text}" if road.own else "the built-in world"
+
+
+def _of_another_road(run: Path, road: Road) -> str:
+    """The data of the stages that are kept in a directory, if it is not this road's."""
+    for path in (run / "stages").glob("*.json"):
+        stamp = _read_stamp(path)
+        if stamp and stamp["data"] != _data(road):
+            return stamp["data"]
+    return ""
+
+
 def _of_data(road: Road) -> str:
     """Names, sizes and times of a user's own files: the road begins again when they change."""
     files = sorted(p for source in (road.pictures, road.text) if source for p in Path(source).rglob("*") if p.is_file())
@@ -150,10 +181,20 @@ def _of_data(road: Road) -> str:
 
 def _stamp(run: Path, stage: Stage) -> dict | None:
     """The stamp of a stage, None if it has none or if what it made is gone."""
-    path = run / "stages" / f"{stage.name}.json"
-    if not path.is_file() or not all(any(run.glob(pattern)) for pattern in stage.outputs):
+    return _read_stamp(run / "stages" / f"{stage.name}.json") if all(_made(run, stage)) else None
+
+
+def _made(run: Path, stage: Stage) -> Iterator[bool]:
+    return (any(run.glob(pattern)) for pattern in stage.outputs)
+
+
+def _read_stamp(path: Path) -> dict | None:
+    """A stamp; None if there is none, or none that can be read: then its stage runs again."""
+    try:
+        stamp = json.loads(path.read_text(encoding="utf-8"))
+        return stamp if {"fingerprint", "seconds", "data"} <= set(stamp) else None
+    except (OSError, ValueError, TypeError):
         return None
-    return json.loads(path.read_text())
 
 
 def _forget(run: Path, stage: Stage) -> None:

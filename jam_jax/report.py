@@ -73,7 +73,7 @@ def collect(run: Path) -> Found:
     """Read a quickstart's directory; ValueError if there is none, or if something in it is damaged."""
     if not (run / "stages").is_dir():
         raise ValueError(f"{run} is no quickstart's directory: it has no stages/; bash launch/quickstart.sh makes one")
-    kept = [_json(path) for path in (run / "stages").glob("*.json")]
+    kept = [_json(path, "number", "title", "seconds", "peak_memory_gib") for path in (run / "stages").glob("*.json")]
     return Found(
         text={name: _measured(run, name, "text") for name in MODELS},
         captions={name: _measured(run, name, "captions") for name in MODELS},
@@ -87,7 +87,7 @@ def collect(run: Path) -> Found:
 
 def _measured(run: Path, model: str, on: str) -> dict[str, Any] | None:
     path = run / "measured" / f"{model}-{on}.json"
-    return _json(path) if path.is_file() else None
+    return _json(path, "text", "image", "all") if path.is_file() else None
 
 
 def _samples(directory: Path) -> list[Sample]:
@@ -101,13 +101,13 @@ def _metrics(path: Path) -> list[dict[str, float]]:
         raise ValueError(f"{path} is damaged: {error}") from error
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Path, *needed: str) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}; remove it, and its stage runs again") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} is damaged: it holds no object")
+    if not isinstance(values, dict) or set(needed) - set(values):
+        raise ValueError(f"{path} is damaged: it lacks {', '.join(needed)}; remove it, and its stage runs again")
     return values
 
 
@@ -220,9 +220,14 @@ def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 def _answer(sample: Sample) -> str:
-    fault = f'<span class="wrong">{html.escape(sample.fault)}</span>' if sample.fault else ""
+    fault = sample.fault
+    if not fault and not sample.as_asked:
+        fault = f"{sample.pictures} pictures instead of {sample.wanted}"
+    if fault:
+        fault = f'<span class="wrong">{html.escape(fault)}</span>'
+    mark = f"{_mark(sample)}(the last picture) " if sample.right is not None else ""
     asked = f'<div class="asked">{html.escape(sample.prompt)}</div>'
-    return f"<figure>{asked}{document_html(sample.parts)}<figcaption>{_mark(sample)}{fault}</figcaption></figure>"
+    return f"<figure>{asked}{document_html(sample.parts)}<figcaption>{mark}{fault}</figcaption></figure>"
 
 
 def _mark(sample: Sample) -> str:

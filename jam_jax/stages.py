@@ -12,8 +12,8 @@ from jam_jax import config as configs
 
 MINUTES = 15  # for which the configs' numbers of steps are meant, on two cores
 
-# Chosen on the built-in world's validation split. The paper draws at guidance 3.5; minutes of training leave the contrast
-# noisy, and so much of it garbles, inside an answer sooner than alone.
+# Chosen on the built-in world's validation split. The paper draws at guidance 3.5; minutes of training leave a noisy
+# contrast, and so much of it garbles, inside an answer sooner than alone.
 DRAWING = ["--settings.guidance", "1.5", "--settings.image.top-p", "0.8"]
 ANSWERING = ["--settings.guidance", "1.2", "--settings.image.top-p", "0.8", "--settings.text.temperature", "0.3"]
 

@@ -13,11 +13,15 @@ from jam_jax.stages import Road
 
 LESS = {  # what is added to a command, by its first words
     ("data", "world"): ["--share", "0.005"],
-    ("train", "image"): ["--steps", "4", "--batch", "2", "--model.codes", "64", "--model.channels", "4"],
-    ("train",): ["--steps", "2", "--batch", "2", "--model.layers", "1"],
     ("evaluate", "perplexity"): ["--limit", "4"],
     ("evaluate", "draw"): ["--count", "2"],
     ("evaluate", "answer"): ["--count", "2"],
+}
+SHORT = ["--steps", "4", "--batch", "2", "--log-every", "2"]
+SMALL = {  # what is trained from nothing; a fusion has the size of its parents
+    "image_tokenizer": ["--model.codes", "64", "--model.channels", "4"],
+    "llm": ["--model.layers", "1"],
+    "img": ["--model.layers", "1"],
 }
 
 
@@ -28,14 +32,9 @@ class ShortRoad(Road):
         return [replace(s, commands=lambda s=s: [self.shortened(c) for c in s.commands()]) for s in super().stages()]
 
     def shortened(self, command):
-        words = tuple(command[:2])
         if command[0] == "train":
-            named = Path(command[2]).stem
-            # A fusion has the layers of its parents: only what is trained from nothing has a model in its config.
-            words = ("train", "image") if named == "image_tokenizer" else ("train",)
-            less = LESS[words] if named in ("image_tokenizer", "llm", "img") else LESS[words][:4]
-            return [*command, *less]
-        return [*command, *LESS.get(words, [])]
+            return [*command, *SHORT, *SMALL.get(Path(command[2]).stem, [])]
+        return [*command, *LESS.get(tuple(command[:2]), [])]
 
 
 @pytest.fixture
@@ -64,7 +63,24 @@ def test_the_whole_road_leads_to_a_report(fusion, tmp_path, own, monkeypatch, ca
     assert figures["well_formed_percent"] is not None and figures["seconds"] > 0
     assert (figures["graded"]["fused"] is None) == (fusion == "width")  # own pictures have no grader
     assert "<svg" in (road.run / "report.html").read_text()
+    measured = {p.stem: json.loads(p.read_text()) for p in (road.run / "measured").glob("*.json")}
+    for parent, kind in (("llm", "text"), ("img", "captions")):  # what was exported and imported again is the same
+        before = tmp_path / f"{parent}.json"
+        model, store = (str(road.run / name) for name in (parent, f"stores/{kind}-test"))
+        quickstart.execute(
+            road.shortened(["evaluate", "perplexity", "--model", model, "--store", store, "--out", str(before)])
+        )
+        assert json.loads(before.read_text())["nll"] == measured[f"{parent}_parent-{kind}"]["nll"]
+    nll = [json.dumps(m["nll"]) for name, m in measured.items() if name.endswith("-text")]
+    assert len(set(nll)) == 5  # both parents, and the fusion before, half-way and after
+    inits = {
+        name: json.loads((road.run / name / "config.json").read_text())["init"] for name in ("pretrained", "tuned")
+    }
+    assert inits == {"pretrained": str(road.run / "fused"), "tuned": str(road.run / "pretrained")}
     capsys.readouterr()
     quickstart.follow(road)  # again: all is kept but the report
     shown = capsys.readouterr().out
     assert shown.count(": kept (") == len(road.stages()) - 1
+    again = json.loads((road.run / "summary.json").read_text())
+    of_the_run = {"seconds": 0, "peak_memory_gib": 0}
+    assert again | of_the_run == figures | of_the_run

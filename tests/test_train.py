@@ -149,3 +149,21 @@ else:
     raise AssertionError("no help was shown")
 """
     subprocess.run([sys.executable, "-c", command], check=True, capture_output=True)
+
+
+def test_a_full_disk_ends_in_one_line_and_leaves_nothing(run: list[str], tmp_path: Path) -> None:
+    # A limit on the size of files stands for the full disk; it must not bind this process, hence another one.
+    command = """if True:
+        import resource, signal, sys
+        from jam_jax import config, train
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+        config.run(lambda: train.main(sys.argv[1:]))
+    """
+    out = tmp_path / "full"
+    wide = ["--model.heads", "16", "--model.width", "64", "--steps", "1", "--out", str(out)]
+    done = subprocess.run([sys.executable, "-c", command, *run, *wide], capture_output=True, text=True)
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"error: could not save to {out}"), done.stderr
+    assert "Traceback" not in done.stderr and not out.exists()

@@ -16,4 +16,4 @@ def get_config() -> Config:
     llm = read_config(Path(__file__).with_name("llm.py"))
     captions = SourceConfig("runs/own/stores/captions-train", cut="document", cm3=0.1, mask_caption=0.1)
     data = DataConfig(sources=(captions,), block=97)
-    return dataclasses.replace(llm, out="runs/own/img", data=data, steps=3000)
+    return dataclasses.replace(llm, out="runs/own/img", data=data, steps=2500)

@@ -24,7 +24,7 @@ def get_config() -> Config:
         ),
         data=DataConfig(sources=(SourceConfig("runs/own/stores/text-train", cm3=0.0),), block=129),
         optim=OptimConfig(learning_rate=2e-3, warmup=50, weight_decay=0.01),
-        steps=800,
+        steps=500,
         batch=8,
         log_every=100,
     )

@@ -186,6 +186,13 @@ class Store:
         return self.__dict__ | {"_shards": {}}  # open files do not travel to worker processes
 
     def _record(self, shard: int, row: int) -> bytes:
+        try:
+            return self._read(shard, row)
+        except (RuntimeError, IndexError) as error:  # how ArrayRecord says that a file is damaged
+            name = self.manifest["shards"][shard]["file"]
+            raise ValueError(f"store {self.directory}: {name} is damaged: tokenize again with {_COMMAND}") from error
+
+    def _read(self, shard: int, row: int) -> bytes:
         if shard not in self._shards:
             from array_record.python.array_record_module import ArrayRecordReader
 

@@ -1,7 +1,7 @@
 """The built-in world: a small one that is worth learning, written as three TFDS datasets.
 
 `text` has paragraphs, `captions` pictures with their captions, `illustrated` questions with answers in text and
-pictures. An example is a function of (seed, split, dataset, number). No scene is in both splits (`scenes.split_of`).
+pictures. An example is a function of (seed, split, dataset, number). No scene is in two splits (`scenes.split_of`).
 """
 
 import dataclasses
@@ -83,5 +83,5 @@ def write(
                     progress(100)
             progress(count % 100)
 
-        splits = {split: examples(split, getattr(count, dataset)) for split, count in counts.items()}
+        splits: dict[str, Any] = {split: examples(split, getattr(count, dataset)) for split, count in counts.items()}
         tfds.write(directory, dataset, features, splits)

@@ -19,6 +19,10 @@ class Perplexity:
     out: str = ""  # JSON file to write; empty: print only
     limit: int = 0  # documents to read, the first ones; 0: all
 
+    def __post_init__(self) -> None:
+        if self.limit < 0:
+            raise ValueError(f"--limit must be 0 (all documents) or more, got {self.limit}")
+
 
 @dataclasses.dataclass(frozen=True)
 class Draw:
@@ -31,6 +35,10 @@ class Draw:
     count: int = 100  # captions; of the built-in world's, those with one or two shapes
     seed: int = 0
     settings: Settings = Settings()
+
+    def __post_init__(self) -> None:
+        _check_count(self.count)
+        config.check_seed(self.seed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +55,15 @@ class Answer:
     count: int = 100  # questions
     seed: int = 0
     settings: Settings = Settings()
+
+    def __post_init__(self) -> None:
+        _check_count(self.count)
+        config.check_seed(self.seed)
+
+
+def _check_count(count: int) -> None:
+    if count < 1:
+        raise ValueError(f"--count must be at least 1, got {count}")
 
 
 def measure(options: Perplexity) -> None:

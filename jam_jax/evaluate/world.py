@@ -5,7 +5,8 @@ A user's own pictures have no scene behind them: they are drawn too, without mar
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -42,20 +43,35 @@ class Question:
 
 
 def captions(source: str | Path, split: str, count: int) -> list[Caption]:
-    """The first `count` captions of a split that count, and a quarter as many of three shapes.
+    """`count` captions of a split that count, and a quarter as many of three shapes.
+
+    In the built-in world, where a split has few scenes and many captions of each: one of every composition (places,
+    shapes and colours) before a second of any.
 
     ValueError if the source has no pictures with captions.
     """
-    wanted = {FEW: count, THREE: max(count // THREE_SHARE, 1), OWN: count}
-    found: dict[str, list[Caption]] = {kind: [] for kind in wanted}
-    for caption in _captions(Path(source), split):
-        if len(found[caption.kind]) < wanted[caption.kind]:
-            found[caption.kind].append(caption)
-        if len(found[OWN]) == count or all(len(found[k]) == wanted[k] for k in (FEW, THREE)):
-            break
-    if not any(found.values()):
+    source = Path(source)
+    if _has(source, split, "scene", "caption"):
+        every = _spread(_captions(source, split))
+        few, three = ([c for c in every if c.kind == kind] for kind in (FEW, THREE))
+        chosen = few[:count] + three[: max(count // THREE_SHARE, 1)]
+    else:
+        chosen = list(islice(_captions(source, split), count))
+    if not chosen:
         raise ValueError(f"{source} has no pictures with captions in its split {split!r}")
-    return [caption for several in found.values() for caption in several]
+    return chosen
+
+
+def _spread(captions: Iterable[Caption]) -> list[Caption]:
+    """The same captions: the first of every composition, then the second of every one that has two, and so on."""
+    seen: Counter[tuple] = Counter()
+    ranked = []
+    for caption in captions:
+        assert caption.scene
+        composition = (caption.scene.layout, *((thing.shape, thing.colour) for thing in caption.scene.things))
+        ranked.append((seen[composition], caption))
+        seen[composition] += 1
+    return [caption for _, caption in sorted(ranked, key=lambda pair: pair[0])]
 
 
 def _captions(source: Path, split: str) -> Iterator[Caption]:

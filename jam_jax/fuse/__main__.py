@@ -34,6 +34,9 @@ class Cross(_Parents):
     every: int = 2  # a cross block per direction after layers 0, every, 2 every, …; 0: none
     seed: int = 0  # of the new blocks' random weights
 
+    def __post_init__(self) -> None:
+        configs.check_seed(self.seed)
+
 
 Command = Uniform | Width | Cross
 
@@ -51,6 +54,9 @@ def fuse(command: Command) -> None:
     from jam_jax.fuse import compatibility, cross, uniform, width
 
     llm_config, img_config = (checkpoint.read_model_config(d) for d in (command.llm, command.img))
+    for directory, found in ((command.llm, llm_config), (command.img, img_config)):
+        if isinstance(found, configs.VqganConfig):
+            raise ValueError(f"{directory} is an image tokenizer, not a language model")
     llm_tokenizer, img_tokenizer = (checkpoint.tokenizer_dir(d) for d in (command.llm, command.img))
     misfits = compatibility.config_misfits(llm_config, img_config)
     misfits += compatibility.tokenizer_misfits(llm_tokenizer, img_tokenizer)

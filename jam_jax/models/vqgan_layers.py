@@ -11,7 +11,7 @@ import jax.numpy as jnp
 GROUP_NORM_EPS = 1e-6
 
 
-# Of the kernel with which a residual branch ends, at the start: a deep stack that begins near the identity trains in
+# Gain of the last kernel of a residual branch at initialisation: a deep stack that starts near the identity trains in
 # half the steps.
 BRANCH_GAIN = 0.2
 

@@ -23,7 +23,7 @@ def skip_damaged(source: str, total: int, records: Iterable[tuple[str, Callable[
             first = first or f"{place}: {error}"
             if damaged > TOLERATED * total:
                 raise ValueError(
-                    f"{source}: {damaged} of {total} records are damaged, more than 1%; first {first}"
+                    f"{source}: at least {damaged} of {total} records are damaged, more than 1%; first {first}"
                 ) from error
             continue
         yield document

@@ -19,15 +19,25 @@ def is_image_folder(directory: Path) -> bool:
 
 
 def read(directory: Path, split: str = "train") -> Iterator[Document]:
-    """The captions (`text`, may be missing) and pictures of a split; `test` is every twentieth by a hash of its line.
+    """The captions (`text`, may be missing) and pictures of a split; `test` is every twentieth picture by a hash.
 
+    The lines of one picture, which may have several captions, are in one split.
     A line that is no JSON, and a picture that is missing or cannot be decoded, is damaged; ValueError past 1% of those.
     """
-    lines = (directory / METADATA).read_bytes().decode("utf-8", "replace").split("\n")
-    names = in_split((line for line in lines if line.strip()), split)
-    chosen = [(i, line) for i, line in enumerate(lines, 1) if line in names]
+    lines = (directory / METADATA).read_bytes().decode("utf-8-sig", "replace").split("\n")
+    held = {i: _name(line) for i, line in enumerate(lines, 1) if line.strip()}
+    names = in_split(held.values(), split, directory)
+    chosen = [(i, lines[i - 1]) for i, name in held.items() if name in names]
     records = ((f"{METADATA} line {i}", functools.partial(_read_line, directory, line)) for i, line in chosen)
     return skip_damaged(str(directory), len(chosen), records)
+
+
+def _name(line: str) -> str:
+    """The picture of a line; the line itself if it cannot be told."""
+    try:
+        return str(json.loads(line)["file_name"])
+    except (ValueError, KeyError, TypeError):
+        return line
 
 
 def _read_line(directory: Path, line: str) -> Document:

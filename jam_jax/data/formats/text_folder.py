@@ -19,12 +19,12 @@ def read(directory: Path, split: str = "train") -> Iterator[Document]:
 
     A file that is empty or no UTF-8 is damaged; ValueError past 1% of those, and for another split.
     """
-    names = sorted(in_split((p.relative_to(directory).as_posix() for p in directory.rglob("*.txt")), split))
+    names = sorted(in_split((p.relative_to(directory).as_posix() for p in directory.rglob("*.txt")), split, directory))
     return skip_damaged(str(directory), len(names), ((n, functools.partial(_read_file, directory / n)) for n in names))
 
 
 def _read_file(path: Path) -> Document:
-    text = path.read_text(encoding="utf-8").strip()
+    text = path.read_text(encoding="utf-8-sig").strip()
     if not text or "\0" in text:
         raise ValueError("the file is empty" if not text else "the file is no text: it holds NUL bytes")
     return Document((text,))

@@ -41,7 +41,8 @@ def write(
     target = Path(directory) / name / VERSION
     if target.exists():
         raise ValueError(f"{target} exists; remove it first, or write elsewhere")
-    aside = target.with_name(VERSION + f".writing-{os.getpid()}")
+    aside = target.with_name(f".{VERSION}.partial")
+    shutil.rmtree(aside, ignore_errors=True)  # of a run that was killed
     aside.mkdir(parents=True)
     try:
         connector = _feature(features)
