@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Literal
 
 from jam_jax import config, tokens
+from jam_jax.convert.families import Exportable, Importable
 
 
 @dataclasses.dataclass(frozen=True)
 class Import:
     """Turn a PyTorch checkpoint into a model directory that every command here reads."""
 
-    source: str  # directory or file: Hugging Face's OPT, or metaseq's *.pt (any one of its pieces names the whole)
+    source: str  # directory or file: Hugging Face's, metaseq's *.pt (any one piece names the whole), Meta's Chameleon
     target: str  # directory to make; must not exist, or be empty
-    family: Literal["auto", "opt", "metaseq"] = "auto"  # whose layout it is; auto: by its own files
+    family: Literal["auto"] | Importable = "auto"  # whose layout it is; auto: by its own files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,10 +25,10 @@ class Export:
 
     source: str  # model directory, or a training run's
     target: str  # directory to make; must not exist, or be empty
-    family: Literal["opt"] = "opt"  # whose layout to write
+    family: Exportable = "opt"  # whose layout to write
 
 
-def import_model(source: str | Path, target: str | Path, family: Literal["auto", "opt", "metaseq"] = "auto") -> None:
+def import_model(source: str | Path, target: str | Path, family: Literal["auto"] | Importable = "auto") -> None:
     """Convert a checkpoint of another system; a `tokenizer/` of ours beside its weights comes along.
 
     ValueError in one line for whatever does not fit, before the target exists.
@@ -46,27 +47,28 @@ def import_model(source: str | Path, target: str | Path, family: Literal["auto",
     params = rules.gather(parent.table, parent.weights, model.shapes(parent.config), str(source))
     checkpoint.save_model(target, parent.config, params, tokenizer=kept)
     print(f"{target}  {model.count(parent.config):,} parameters from {source}{', with its tokenizer' if kept else ''}")
+    if apart := rules.set_apart(parent.table, parent.weights):
+        print(f"{source}  holds another model too, which stays there: {len(apart)} tensors such as {apart[0]}")
 
 
-def export_model(source: str | Path, target: str | Path, family: Literal["opt"] = "opt") -> None:
+def export_model(source: str | Path, target: str | Path, family: Exportable = "opt") -> None:
     """Write a model directory as a checkpoint of another system; its tokenizer comes along as `tokenizer/`.
 
     ValueError if that system has no such model, or if the target exists and is not empty.
     """
     from jam_jax import checkpoint
-    from jam_jax.convert import rules, writers
-    from jam_jax.convert.families import opt
+    from jam_jax.convert import families, rules, writers
 
-    assert family == "opt"
     source, target = Path(source), Path(target)
     writers.check_target(target)
     ours = checkpoint.read_model_config(source)
     tokenizer = source / "tokenizer"
     kept = checkpoint.tokenizer_dir(source) if tokenizer.is_dir() else None
-    theirs = opt.write_config(ours, tokens.load(kept) if kept else None)
+    writer = families.writer(family)
+    theirs = writer.write_config(ours, tokens.load(kept) if kept else None)
     assert isinstance(ours, config.DecoderConfig)
     _, params = checkpoint.load_model(source)
-    writers.write_hugging_face(target, theirs, rules.Exported(opt.table(ours), params), tokenizer=kept)
+    writers.write_hugging_face(target, theirs, rules.Exported(writer.table(ours), params), tokenizer=kept)
     print(f"{target}  {theirs['architectures'][0]}{', with its tokenizer' if kept else ''}")
 
 

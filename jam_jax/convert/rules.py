@@ -2,7 +2,8 @@
 
 A rule says `model.decoder.layers.{L}.self_attn.q_proj.weight`, `(NH)D -> DNH`, `layers/attn/q`: for every layer, rows
 are heads times head size, and ours are [L, D, N, H] (the letters are those of `models/layers.py`; `sizes` gives their
-values, and `{L}` counts up to the size of L and stacks). Nothing else describes a conversion, so the same table reads
+values, and `{L}` counts up to the size of L and stacks). Brackets on either side share an axis, so that the order of
+rows inside a head can change: `(NIR)D -> DN(RI)`. Nothing else describes a conversion, so the same table reads
 and writes, and applying it is an exact cover: whatever does not fit is reported together, before anything is read.
 """
 
@@ -10,6 +11,7 @@ import dataclasses
 import math
 import re
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -27,7 +29,7 @@ class Rule:
     """One row of a table."""
 
     source: str  # name in the source; {X} counts 0..sizes[X]-1 and is stacked in front
-    layout: str  # axes there and here: "(NH)D -> DNH"; letters in brackets share one axis
+    layout: str  # axes there and here: "(NH)D -> DNH"; a letter that only we have repeats the values along it
     path: str  # leaf of our tree; several, separated by spaces, lie one after another on the source's first axis
 
 
@@ -39,6 +41,7 @@ class Table:
     sizes: dict[str, int]  # of every letter
     copies: dict[str, str] = dataclasses.field(default_factory=dict)  # stored by some, equal to another: tied output
     inert: tuple[str, ...] = ()  # names that carry nothing
+    apart: tuple[str, ...] = ()  # beginnings of names of another model in the same files: an image tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,8 +79,13 @@ def entries(table: Table) -> dict[str, Entry]:
 
 def expected_shape(table: Table, rule: Rule) -> tuple[int, ...]:
     """The shape of a rule's tensor in the source."""
-    axes = [math.prod(table.sizes[c] for c in group) for group in _axes(rule)]
+    axes = _lengths(table, _axes(rule, 0))
     return (axes[0] * len(rule.path.split()), *axes[1:])
+
+
+def set_apart(table: Table, weights: Weights) -> list[str]:
+    """The names that belong to another model in the same files."""
+    return [name for name in weights.names() if table.apart and name.startswith(table.apart)]
 
 
 def check(table: Table, weights: Weights, what: str) -> None:
@@ -87,7 +95,7 @@ def check(table: Table, weights: Weights, what: str) -> None:
     """
     wanted = entries(table)
     counts = Counter(weights.names())
-    allowed = {name for name in table.copies if name in counts} | set(table.inert)
+    allowed = {name for name in table.copies if name in counts} | {*table.inert, *set_apart(table, weights)}
     problems = [
         _listed("missing", [n for n in wanted if n not in counts]),
         _listed("left over", [n for n in counts if n not in wanted and n not in allowed]),
@@ -173,28 +181,34 @@ def _empty(shapes: dict[str, Any]) -> dict[str, Any]:
     return {k: _empty(v) if isinstance(v, dict) else np.empty(v.shape, np.float32) for k, v in shapes.items()}
 
 
-def _axes(rule: Rule) -> list[str]:
-    """The letters of each axis of the source: "(NH)D" → ["NH", "D"]."""
-    return [a or b for a, b in re.findall(r"\((\w+)\)|(\w)", rule.layout.split("->")[0])]
+def _axes(rule: Rule, side: int) -> list[str]:
+    """The letters of each axis, there (0) or here (1): "(NH)D" → ["NH", "D"]."""
+    return [a or b for a, b in re.findall(r"\((\w+)\)|(\w)", rule.layout.split("->")[side])]
 
 
-def _order(rule: Rule) -> list[int]:
-    letters = "".join(_axes(rule))
-    ours = rule.layout.split("->")[1].strip()
-    assert sorted(letters) == sorted(ours), rule.layout
-    return [letters.index(c) for c in ours]
+def _lengths(table: Table, axes: Iterable[str]) -> list[int]:
+    return [math.prod(table.sizes[c] for c in group) for group in axes]
 
 
 def _forward(table: Table, rule: Rule, array: np.ndarray) -> list[np.ndarray]:
-    split = [table.sizes[c] for group in _axes(rule) for c in group]
-    parts = np.split(array, len(rule.path.split()))
-    return [part.reshape(split).transpose(_order(rule)) for part in parts]
+    theirs, ours = "".join(_axes(rule, 0)), "".join(_axes(rule, 1))
+    # An axis that only the source has is one of size 1.
+    assert all(c in ours or table.sizes[c] == 1 for c in theirs), rule.layout
+    kept = [c for c in theirs if c in ours]
+    order = [kept.index(c) for c in ours if c in kept]
+    spread = [table.sizes[c] if c in kept else 1 for c in ours]
+    out = []
+    for part in np.split(array, len(rule.path.split())):
+        moved = part.reshape(_lengths(table, kept)).transpose(order).reshape(spread)
+        out.append(np.broadcast_to(moved, _lengths(table, ours)).reshape(_lengths(table, _axes(rule, 1))))
+    return out
 
 
 def _backward(table: Table, rule: Rule, parts: list[np.ndarray]) -> np.ndarray:
-    joined = [math.prod(table.sizes[c] for c in group) for group in _axes(rule)]
-    back = np.argsort(_order(rule))
-    return np.concatenate([part.transpose(back).reshape(joined) for part in parts])
+    theirs, ours = "".join(_axes(rule, 0)), "".join(_axes(rule, 1))
+    assert sorted(theirs) == sorted(ours), f"{rule.layout} cannot be undone"
+    order, joined = [ours.index(c) for c in theirs], _lengths(table, _axes(rule, 0))
+    return np.concatenate([part.reshape(_lengths(table, ours)).transpose(order).reshape(joined) for part in parts])
 
 
 def _listed(kind: str, items: list[str], most: int = 6) -> str:

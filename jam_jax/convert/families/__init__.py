@@ -1,29 +1,75 @@
-"""One file per family of checkpoints: what its settings mean, and the table of its weights."""
+"""One file per kind of checkpoints: what its settings mean, and the table of its weights."""
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from jam_jax.convert.rules import Parent
+if TYPE_CHECKING:
+    from jam_jax.config import DecoderConfig, ModelConfig
+    from jam_jax.convert.rules import Parent, Table
+    from jam_jax.tokens import TokenSpace
 
-Importable = Literal["opt", "metaseq"]
+Exportable = Literal["opt", "llama", "qwen2", "gemma", "emu3", "chameleon"]
+Importable = Literal[Exportable, "metaseq"]
 
 
-def read(source: Path, family: Literal["auto"] | Importable = "auto") -> Parent:
+class Reader(Protocol):
+    """A layout that can be imported."""
+
+    def recognises(self, source: Path, /) -> bool:
+        """Whether `source` is in this layout; ValueError if it is, and is damaged."""
+
+    def read(self, source: Path, /) -> "Parent":
+        """The model; ValueError if it is another computation than ours, or damaged."""
+
+
+class Writer(Protocol):
+    """A layout that can be exported."""
+
+    def write_config(self, config: "ModelConfig", space: "TokenSpace | None", /) -> dict[str, Any]:
+        """Their config.json for one of ours; ValueError lists what they do not have."""
+
+    def table(self, config: "DecoderConfig", /) -> "Table":
+        """The names of the weights in an export."""
+
+
+def read(source: Path, family: Literal["auto"] | Importable = "auto") -> "Parent":
     """The model that `source` (a directory or a file) holds, in the family named or the one that recognises it.
 
     ValueError if there is nothing, or nothing known.
     """
-    from jam_jax.convert.families import metaseq, opt
+    from jam_jax.convert.families import chameleon_meta, hugging_face, metaseq
 
     if not source.exists():
         raise ValueError(f"there is no checkpoint {source}")
-    known = {"opt": opt, "metaseq": metaseq}
+    known: dict[str, tuple[Reader, ...]] = {name: (layout,) for name, layout in _writers().items()}
+    known |= {"chameleon": (*known["chameleon"], chameleon_meta), "metaseq": (metaseq,)}
+    candidates = known[family] if family != "auto" else [reader for readers in known.values() for reader in readers]
+    for reader in candidates:
+        if reader.recognises(source):
+            return reader.read(source)
     if family != "auto":
-        return known[family].read(source)
-    for module in known.values():
-        if module.recognises(source):
-            return module.read(source)
+        return candidates[0].read(source)  # says what is missing
+    kind = hugging_face.read_config(source).get("model_type") if hugging_face.config_path(source).is_file() else None
     raise ValueError(
-        f"{source} is no checkpoint that is known here: expected Hugging Face's OPT (config.json with model_type opt) "
-        "or metaseq's *.pt (with `model` and `cfg`)"
+        f"{source} is no checkpoint that is known here{f' (model_type {kind!r})' if kind else ''}: expected Hugging "
+        "Face's config.json with model_type opt, llama, qwen2, gemma, emu3 or chameleon, metaseq's *.pt (with `model` "
+        "and `cfg`), or Meta's Chameleon (params.json)"
     )
+
+
+def writer(family: Exportable) -> Writer:
+    """The layout of a family."""
+    return _writers()[family]
+
+
+def _writers() -> dict[str, Any]:
+    from jam_jax.convert.families import decoders, opt
+
+    return {
+        "opt": opt,
+        "llama": decoders.LLAMA,
+        "qwen2": decoders.QWEN2,
+        "gemma": decoders.GEMMA,
+        "emu3": decoders.EMU3,
+        "chameleon": decoders.CHAMELEON,
+    }

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from jam_jax.config import CrossConfig, DecoderConfig, VqganConfig
+from jam_jax.config import DecoderConfig, ModelConfig
 from jam_jax.convert.families import hugging_face
 from jam_jax.convert.readers import Weights, open_weights
 from jam_jax.convert.rules import Parent, Rule, Table, nested
@@ -101,34 +101,25 @@ def read_config(values: dict[str, Any], path: Path) -> DecoderConfig:
     )
 
 
-def write_config(config: DecoderConfig | CrossConfig | VqganConfig, space: TokenSpace | None) -> dict[str, Any]:
+def write_config(config: ModelConfig, space: TokenSpace | None) -> dict[str, Any]:
     """OPT's config.json for one of ours; ValueError lists all that OPT does not have.
 
     `space` gives the special ids; without one they are OPT's own (pad 1, end of document 2).
     """
-    if isinstance(config, CrossConfig):
-        raise ValueError(
-            "this model is a JAM-Cross, two towers that read each other: no other system can run it, so it has no "
-            "export; JAM-Uniform, JAM-Width and the parents do"
-        )
-    if isinstance(config, VqganConfig):
-        raise ValueError("this model is an image tokenizer, not a language model: OPT has no place for it")
-    c = config
+    c = hugging_face.decoder_of(config, "OPT")
     needs = {
-        "norm": (c.norm, ("layernorm", "layernorm_plain")),
-        "norm_eps": (c.norm_eps, (1e-5,)),
-        "positions": (c.positions, ("learned",)),
-        "position_offset": (c.position_offset, (2,)),
-        "ffn": (c.ffn, ("relu", "gelu")),
-        "bias": (c.bias, ("none", "all")),
-        "qk_norm": (c.qk_norm, ("none",)),
-        "kv_heads": (c.key_value_heads, (c.heads,)),
-        "head_size": (c.head_size, (c.width / c.heads,)),
-        "embed_scale": (c.embed_scale, (1.0,)),
+        "norm": ("layernorm", "layernorm_plain"),
+        "norm_eps": (1e-5,),
+        "positions": ("learned",),
+        "position_offset": (2,),
+        "ffn": ("relu", "gelu"),
+        "bias": ("none", "all"),
+        "qk_norm": ("none",),
+        "kv_heads": (c.heads,),
+        "head_size": (c.width / c.heads,),
+        "embed_scale": (1.0,),
     }
-    odd = [f"{k}={got} (OPT: {' or '.join(map(str, ok))})" for k, (got, ok) in needs.items() if got not in ok]
-    if odd:
-        raise ValueError(f"OPT has no such decoder: {', '.join(odd)}; export it as another family")
+    hugging_face.refuse_fields(c, needs, "OPT")
     end, pad = (2, 1) if space is None else (space.end_of_document, space.pad)
     return {
         "architectures": ["OPTForCausalLM"],
