@@ -8,7 +8,7 @@
 #   --pictures DIR                your own pictures: a folder with metadata.jsonl (file_name, text); needs --text
 #   --text DIR                    your own text: a folder of .txt files; needs --pictures
 #   --minutes N                   how long it may take on two cores (15); all training is scaled alike
-#   --out DIR                     where everything goes (runs/quickstart in the repository)
+#   --out DIR                     where everything goes (runs/quickstart in the repository; runs/own for your own data)
 #   --help                        this text
 #
 # Needs Python 3.11 or newer and a package index; no GPU. Makes .venv in the repository on its first run.

@@ -80,6 +80,26 @@ def test_an_image_folder_gives_captions_and_pictures(tmp_path):
     )
 
 
+def test_the_captions_of_one_picture_are_in_one_split(tmp_path):
+    source = image_folder(tmp_path / "own", 40)
+    lines = [json.dumps({"file_name": f"{i}.png", "text": f"grey {i}, again {j}"}) for j in range(5) for i in range(40)]
+    (source / "metadata.jsonl").write_text("\n".join(lines))
+    train, test = read_set(source), read_set(source, "test")
+    shown = [{parts[1] for _, parts in found} for found in (train, test)]
+    assert len(shown[1]) >= 1 and not shown[0] & shown[1] and len(train) + len(test) == 200
+
+
+def test_a_byte_order_mark_is_no_damage(tmp_path):
+    source = image_folder(tmp_path / "own")
+    before = read_set(source) | read_set(source, "test")
+    metadata = source / "metadata.jsonl"
+    metadata.write_bytes(b"\xef\xbb\xbf" + metadata.read_bytes())
+    assert read_set(source) | read_set(source, "test") == before
+    text = text_folder(tmp_path / "text", 2)
+    (text / "0.txt").write_bytes(b"\xef\xbb\xbfmarked")
+    assert any(parts == ("marked",) for split in ("train", "test") for _, parts in read_set(text, split))
+
+
 def test_a_picture_without_a_text_stands_alone(tmp_path):
     source = image_folder(tmp_path / "own", 4, [(i, json.dumps({"file_name": f"{i}.png"})) for i in range(4)])
     assert all(d.parts == d.pictures and len(d.parts) == 1 for d in formats.read(source))
@@ -157,7 +177,7 @@ def test_what_is_no_data_is_told_in_one_line(tmp_path):
         assert "\n" not in str(raised.value)
     with pytest.raises(ValueError, match="the splits train and test, got 'validation'"):
         formats.read(text_folder(tmp_path / "own"), "validation")
-    with pytest.raises(ValueError, match="too small for a train split"):
+    with pytest.raises(ValueError, match="too few for a train split"):
         formats.read(text_folder(tmp_path / "one", 1))
 
 

@@ -4,9 +4,11 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jam_jax import config, quickstart, tokens
+from jam_jax.data.formats.pictures import png
 from jam_jax.stages import Road, Stage
 
 
@@ -30,6 +32,7 @@ def made(monkeypatch, tmp_path):
     def execute(command):
         path = Path(command[1])
         assert not path.exists(), "a stage's output is removed before it runs"
+        path.parent.mkdir(exist_ok=True)
         path.write_text("half")
         if path.name in fails:
             raise fails[path.name]
@@ -94,6 +97,54 @@ def test_a_directory_with_other_things_in_it_is_left_alone(made):
     assert (made.root / "run" / "thesis.txt").read_text() == "years of work"
 
 
+def test_a_run_on_other_data_is_left_alone_unless_it_is_to_begin_again(made, own):
+    made()
+    other = FakeRoad(made.root / "run", "cross", 15.0, **own)
+    with pytest.raises(ValueError, match="holds a quickstart on the built-in world: choose another --out"):
+        quickstart.follow(other)
+    assert made() == []  # all is still there
+    made.names.clear()
+    quickstart.follow(other, fresh=True)
+    assert made.names == ["one", "two", "three"]
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Forty pictures with captions, and forty texts."""
+    (tmp_path / "pictures").mkdir(), (tmp_path / "text").mkdir()
+    picture = png(np.zeros((8, 8, 3), np.uint8))
+    for i in range(40):
+        (tmp_path / f"pictures/{i}.png").write_bytes(picture)
+        (tmp_path / f"text/{i}.txt").write_text(f"text {i}")
+    lines = [json.dumps({"file_name": f"{i}.png", "text": f"picture {i}"}) for i in range(40)]
+    (tmp_path / "pictures/metadata.jsonl").write_text("\n".join(lines))
+    return {"pictures": str(tmp_path / "pictures"), "text": str(tmp_path / "text")}
+
+
+@pytest.mark.parametrize("mistake", ["other key", "empty", "no texts"])
+def test_own_data_that_cannot_make_the_road_is_refused_before_anything_is_removed(made, own, mistake):
+    road = FakeRoad(made.root / "run", "cross", 15.0, **own)
+    quickstart.follow(road)
+    metadata = Path(own["pictures"]) / "metadata.jsonl"
+    if mistake == "other key":
+        metadata.write_text(metadata.read_text().replace('"text"', '"caption"'))
+    elif mistake == "empty":
+        metadata.write_text("")
+    else:
+        for path in Path(own["text"]).glob("*.txt"):
+            path.unlink()
+    with pytest.raises(ValueError, match=own["text"] if mistake == "no texts" else own["pictures"]):
+        quickstart.follow(road)
+    assert {"one", "two", "three"} <= {p.name for p in (made.root / "run").iterdir()}
+
+
+def test_a_damaged_stamp_makes_its_stage_run_again(made):
+    made()
+    for text in ("", "[]", "{}"):
+        (made.root / "run/stages/two.json").write_text(text)
+        assert made() == ["two", "three"]
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -101,6 +152,7 @@ def test_a_directory_with_other_things_in_it_is_left_alone(made):
         (["--fusion", "sideways"], "cross"),
         (["--minutes", "soon"], "--minutes"),
         (["--minutes", "0"], "more than 0"),
+        (["--minutes", "inf"], "finite"),
         (["--text", "."], "both"),
     ],
 )

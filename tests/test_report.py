@@ -114,6 +114,7 @@ def test_own_pictures_are_shown_beside_the_real_ones_without_marks(run):
     import shutil
 
     shutil.rmtree(run / "samples/fused")
+    shutil.rmtree(run / "samples/answers")
     samples.save([Sample("a smiling face", (png(),), kind=OWN, reference=png("green"))], run / "samples/fused")
     figures = report.write(run)
     assert figures["graded"]["fused"] is None

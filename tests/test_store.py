@@ -125,3 +125,16 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
     assert done.stdout.startswith(f"told: cannot write {tmp_path / 'store'}"), done.stdout + done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_damage_inside_a_shard_is_one_line(tmp_path: Path) -> None:
+    write_ids(tmp_path / "store", records(300, SPACE), SPACE)
+    (shard,) = (tmp_path / "store").glob("*.arrayrecord")
+    data = bytearray(shard.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 64] = bytes(64)
+    shard.write_bytes(data)
+    store = Store(tmp_path / "store")  # sizes and counts are as they were
+    with pytest.raises(ValueError, match=f"store {tmp_path / 'store'}: {shard.name} is damaged: tokenize again"):
+        for i in range(300):
+            store[i]
