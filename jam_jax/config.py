@@ -130,6 +130,8 @@ class VqganConfig:
     z_channels: int = 256
     codes: int = 8192  # codebook entries
     code_width: int = 256
+    # How a latent becomes a code: the nearest codebook entry, or the largest logit of a 1x1 convolution (Gumbel VQ).
+    codes_by: Literal["nearest", "logits"] = "nearest"
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "resolution", "channels", "res_blocks", "groups", "z_channels", "codes", "code_width")

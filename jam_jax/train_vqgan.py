@@ -53,6 +53,8 @@ def train_image_tokenizer(config: Config) -> None:
     unused = ("resume", "init", "tokenizer", "save_every", "keep")
     if given := [name for name in unused if getattr(config, name) != getattr(Config(), name)]:
         raise ValueError(f"an image tokenizer's training has no {', '.join(given)}: leave these options out")
+    if model.codes_by != "nearest":
+        raise ValueError(f"only the nearest-entry kind is trained here, not codes_by={model.codes_by!r}: convert one")
     if not config.data.pictures:
         raise ValueError("an image tokenizer needs pictures: give directories with --data.pictures")
     mesh = sharding.make_mesh(config.mesh)

@@ -21,7 +21,7 @@ def get_config() -> Config:
         init="runs/quickstart/pretrained",
         data=DataConfig(sources=(illustrated, text, captions), block=145),
         optim=OptimConfig(learning_rate=1e-3, warmup=100, weight_decay=0.01),
-        steps=4200,
+        steps=3600,
         batch=4,
         log_every=100,
     )

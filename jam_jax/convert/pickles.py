@@ -1,8 +1,8 @@
 """PyTorch's pickled files, opened as data: nothing that a pickle names is ever run (the one door to torch).
 
-`torch.load(weights_only=True)` rebuilds tensors and plain containers and refuses the rest. What metaseq really stores
-beside its weights is let through in a form that can do nothing: `argparse.Namespace` as itself, omegaconf's containers
-and metaseq's own classes as `Inert`, which only keeps the state that was pickled.
+`torch.load(weights_only=True)` rebuilds tensors and plain containers and refuses the rest. What metaseq and
+PyTorch Lightning really store beside their weights is let through in a form that can do nothing: `argparse.Namespace`
+as itself, omegaconf's containers and those systems' classes as `Inert`, which only keeps the state that was pickled.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-# Classes found in metaseq's checkpoints that carry settings, or nothing. No code of theirs is imported.
+# Classes found in published checkpoints that carry settings, or nothing. No code of theirs is imported.
 INERT = (
     *(f"omegaconf.{kind}config.{kind.title()}Config" for kind in ("dict", "list")),
     *(f"omegaconf.nodes.{kind}Node" for kind in ("Any", "String", "Integer", "Float", "Boolean", "Bytes", "Path")),
@@ -25,6 +25,9 @@ INERT = (
     "omegaconf.base.Metadata",
     "typing.Any",
     "metaseq.data.document_to_sequence.LockingArray",
+    # Keys of the training state beside an image tokenizer's weights.
+    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
+    "pytorch_lightning.callbacks.early_stopping.EarlyStopping",
 )
 HARMLESS = (argparse.Namespace, collections.defaultdict, dict, list, int)
 
@@ -40,19 +43,19 @@ class Inert:
 
 
 def import_torch(path: Path) -> types.ModuleType:
-    """The torch module; ValueError says what to install, and what the file at `path` needs it for."""
+    """The torch module; ValueError says what to install, and for which file."""
     try:
         import torch
     except ImportError as error:
         raise ValueError(
-            f"reading {path} needs PyTorch, which is not installed: pip install torch (its CPU build is enough), "
-            "or convert the checkpoint to safetensors first"
+            f"{path} needs PyTorch, which is not installed: pip install torch (its CPU build is enough), "
+            "or use safetensors where the other side has them"
         ) from error
     return torch
 
 
 def load(path: Path) -> Any:
-    """The contents of a `.pt`, `.bin` or `.pth` file, tensors mapped from disk rather than read.
+    """The contents of a `.pt`, `.bin`, `.pth` or `.ckpt` file, tensors mapped from disk rather than read.
 
     ValueError in one line for a damaged file, for a class that is not on the list (named, and not run), and where
     torch is missing.

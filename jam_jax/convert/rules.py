@@ -18,7 +18,7 @@ import ml_dtypes
 import numpy as np
 
 from jam_jax import progress
-from jam_jax.config import CrossConfig, DecoderConfig
+from jam_jax.config import ModelConfig
 from jam_jax.convert.readers import Weights
 
 STORED = (np.float32, np.float16, ml_dtypes.bfloat16)  # each is exact in our float32
@@ -31,6 +31,7 @@ class Rule:
     source: str  # name in the source; {X} counts 0..sizes[X]-1 and is stacked in front
     layout: str  # axes there and here: "(NH)D -> DNH"; a letter that only we have repeats the values along it
     path: str  # leaf of our tree; several, separated by spaces, lie one after another on the source's first axis
+    sizes: dict[str, int] = dataclasses.field(default_factory=dict)  # of letters that are this rule's own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Table:
     """All that a family says about its weights."""
 
     rules: tuple[Rule, ...]
-    sizes: dict[str, int]  # of every letter
+    sizes: dict[str, int]  # of every letter that rules share
     copies: dict[str, str] = dataclasses.field(default_factory=dict)  # stored by some, equal to another: tied output
     inert: tuple[str, ...] = ()  # names that carry nothing
     apart: tuple[str, ...] = ()  # beginnings of names of another model in the same files: an image tokenizer
@@ -48,9 +49,10 @@ class Table:
 class Parent:
     """A checkpoint of another system as a family understands it."""
 
-    config: DecoderConfig | CrossConfig
+    config: ModelConfig
     table: Table
     weights: Weights
+    beside: str = ""  # what the checkpoint holds that is no part of the model, for the user to read
 
 
 class Entry(NamedTuple):
@@ -79,7 +81,7 @@ def entries(table: Table) -> dict[str, Entry]:
 
 def expected_shape(table: Table, rule: Rule) -> tuple[int, ...]:
     """The shape of a rule's tensor in the source."""
-    axes = _lengths(table, _axes(rule, 0))
+    axes = _lengths(table, rule, _axes(rule, 0))
     return (axes[0] * len(rule.path.split()), *axes[1:])
 
 
@@ -186,29 +188,32 @@ def _axes(rule: Rule, side: int) -> list[str]:
     return [a or b for a, b in re.findall(r"\((\w+)\)|(\w)", rule.layout.split("->")[side])]
 
 
-def _lengths(table: Table, axes: Iterable[str]) -> list[int]:
-    return [math.prod(table.sizes[c] for c in group) for group in axes]
+def _lengths(table: Table, rule: Rule, axes: Iterable[str]) -> list[int]:
+    sizes = table.sizes | rule.sizes
+    return [math.prod(sizes[c] for c in group) for group in axes]
 
 
 def _forward(table: Table, rule: Rule, array: np.ndarray) -> list[np.ndarray]:
     theirs, ours = "".join(_axes(rule, 0)), "".join(_axes(rule, 1))
-    # An axis that only the source has is one of size 1.
-    assert all(c in ours or table.sizes[c] == 1 for c in theirs), rule.layout
     kept = [c for c in theirs if c in ours]
+    # An axis that only the source has is one of size 1.
+    assert math.prod(_lengths(table, rule, set(theirs) - set(kept))) == 1, rule.layout
     order = [kept.index(c) for c in ours if c in kept]
-    spread = [table.sizes[c] if c in kept else 1 for c in ours]
+    spread = _lengths(table, rule, [c if c in kept else "" for c in ours])
     out = []
     for part in np.split(array, len(rule.path.split())):
-        moved = part.reshape(_lengths(table, kept)).transpose(order).reshape(spread)
-        out.append(np.broadcast_to(moved, _lengths(table, ours)).reshape(_lengths(table, _axes(rule, 1))))
+        moved = part.reshape(_lengths(table, rule, kept)).transpose(order).reshape(spread)
+        repeated = np.broadcast_to(moved, _lengths(table, rule, ours))
+        out.append(repeated.reshape(_lengths(table, rule, _axes(rule, 1))))
     return out
 
 
 def _backward(table: Table, rule: Rule, parts: list[np.ndarray]) -> np.ndarray:
     theirs, ours = "".join(_axes(rule, 0)), "".join(_axes(rule, 1))
     assert sorted(theirs) == sorted(ours), f"{rule.layout} cannot be undone"
-    order, joined = [ours.index(c) for c in theirs], _lengths(table, _axes(rule, 0))
-    return np.concatenate([part.reshape(_lengths(table, ours)).transpose(order).reshape(joined) for part in parts])
+    order, joined = [ours.index(c) for c in theirs], _lengths(table, rule, _axes(rule, 0))
+    whole = _lengths(table, rule, ours)
+    return np.concatenate([part.reshape(whole).transpose(order).reshape(joined) for part in parts])
 
 
 def _listed(kind: str, items: list[str], most: int = 6) -> str:

@@ -1,5 +1,6 @@
 """A directory as Hugging Face's `transformers` reads it: config.json, safetensors (sharded with an index), tokenizer.
 
+For an image tokenizer, a directory with the two files that taming-transformers and Meta's Chameleon read.
 It is written aside and renamed, so a directory of that name is complete or not there.
 """
 
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from jam_jax import checkpoint, progress
+from jam_jax.convert import pickles
 from jam_jax.convert.readers import Weights
 
 SHARD_BYTES = 5 * 10**9
@@ -61,6 +63,23 @@ def write_hugging_face(
             (aside / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
         if tokenizer is not None:
             shutil.copytree(tokenizer, aside / "tokenizer")
+
+
+def write_taming(target: Path, settings: dict[str, Any], weights: Weights) -> None:
+    """Write `vqgan.yaml` and `vqgan.ckpt`, a pickle of `state_dict`; it is held in memory as a whole.
+
+    ValueError if `target` exists and is not empty, or where PyTorch is missing; OSError if the disk is full.
+    """
+    import yaml
+
+    torch = pickles.import_torch(target / "vqgan.ckpt")
+    with checkpoint.new_directory(target) as aside:
+        (aside / "vqgan.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+        state = {name: torch.from_numpy(np.ascontiguousarray(weights.read(name))) for name in weights.names()}
+        try:
+            torch.save({"state_dict": state}, aside / "vqgan.ckpt")
+        except RuntimeError as error:  # how torch reports a full disk
+            raise OSError(f"cannot write {target}: {str(error).splitlines()[0]}") from error
 
 
 def _shards(weights: Weights, limit: int) -> Iterator[list[str]]:

@@ -19,6 +19,13 @@ def nearest(codebook: jax.Array, z: jax.Array) -> jax.Array:
     return jnp.argmin(_distances(codebook, z), axis=-1).astype(jnp.int32)
 
 
+def likeliest(kernel: jax.Array, bias: jax.Array, z: jax.Array) -> jax.Array:
+    """Vectors [..., E] → int32 [...]: the largest logit by kernel [E, C] and bias [C], the first of equals."""
+    # As below: a coarser product would swap close logits.
+    logits = jnp.einsum("...E,EC->...C", z, kernel, precision=jax.lax.Precision.HIGHEST) + bias
+    return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+
+
 def _distances(codebook: jax.Array, z: jax.Array) -> jax.Array:
     """|z - e|² less |z|², which is the same for every entry: [..., C]."""
     # Products in TF32 or bfloat16 would swap close neighbours.

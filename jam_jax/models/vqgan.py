@@ -7,6 +7,9 @@ a codebook, whose number is the picture's token; a decoder draws the picture fro
     conv_out}   decoder/{conv_in, mid_…, up_I_block_J, up_I_attn_J, up_I_upsample, norm_out, conv_out}
     codebook [codes, code_width]   quant_conv   post_quant_conv
 
+The Gumbel kind (`codes_by="logits"`) takes the likeliest entry by the logits of one more layer, `proj`, instead of the
+nearest. Its original draws from those logits at random even when in use; a picture here has always the same codes.
+
 Pictures are float32 [B, R, R, 3] from -1 to 1, codes int32 [B, grid * grid] in reading order.
 """
 
@@ -17,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from jam_jax.config import VqganConfig
-from jam_jax.models.codebook import nearest
+from jam_jax.models.codebook import likeliest, nearest
 from jam_jax.models.layers import Params
 from jam_jax.models.vqgan_layers import Attention, Conv, GroupNorm, ResBlock, double
 from jam_jax.sharding import shard
@@ -83,6 +86,8 @@ class Vqgan(nn.Module):
         c = self.config
         self.encoder, self.decoder = Encoder(c), Decoder(c)
         self.quant_conv, self.post_quant_conv = Conv(c.code_width, size=1), Conv(c.z_channels, size=1)
+        if c.codes_by == "logits":
+            self.proj = Conv(c.codes, size=1)
         self.codebook = self.param("codebook", _init_codebook, (c.codes, c.code_width))
 
     def latents(self, pictures: jax.Array) -> jax.Array:
@@ -95,7 +100,10 @@ class Vqgan(nn.Module):
 
     def __call__(self, pictures: jax.Array) -> jax.Array:
         """Through both halves, past the codebook: creates all parameters."""
-        return self.pixels(self.latents(pictures))
+        z = self.latents(pictures)
+        if self.config.codes_by == "logits":
+            self.proj(z)
+        return self.pixels(z)
 
 
 def _init_codebook(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
@@ -129,7 +137,11 @@ def pixels(config: VqganConfig, params: Params, entries: jax.Array) -> jax.Array
 
 def encode(config: VqganConfig, params: Params, pictures: jax.Array) -> jax.Array:
     """Pictures [B, R, R, 3] from -1 to 1 → codes int32 [B, grid * grid] in reading order."""
-    codes = nearest(params["codebook"], latents(config, params, pictures))
+    z = latents(config, params, pictures)
+    if config.codes_by == "logits":
+        codes = likeliest(params["proj"]["kernel"][0, 0], params["proj"]["bias"], z)
+    else:
+        codes = nearest(params["codebook"], z)
     return codes.reshape(pictures.shape[0], -1)
 
 

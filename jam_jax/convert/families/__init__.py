@@ -8,7 +8,8 @@ if TYPE_CHECKING:
     from jam_jax.convert.rules import Parent, Table
     from jam_jax.tokens import TokenSpace
 
-Exportable = Literal["opt", "llama", "qwen2", "gemma", "emu3", "chameleon"]
+Decoders = Literal["opt", "llama", "qwen2", "gemma", "emu3", "chameleon"]  # of language models, in and out
+Exportable = Literal[Decoders, "vqgan"]
 Importable = Literal[Exportable, "metaseq"]
 
 
@@ -32,15 +33,18 @@ class Writer(Protocol):
         """The names of the weights in an export."""
 
 
-def read(source: Path, family: Literal["auto"] | Importable = "auto") -> "Parent":
+def read(source: Path, family: Literal["auto"] | Importable = "auto", resolution: int = 0) -> "Parent":
     """The model that `source` (a directory or a file) holds, in the family named or the one that recognises it.
 
+    `resolution` is of an image tokenizer whose settings do not say it (pixels a side).
     ValueError if there is nothing, or nothing known.
     """
-    from jam_jax.convert.families import chameleon_meta, hugging_face, metaseq
+    from jam_jax.convert.families import chameleon_meta, hugging_face, metaseq, vqgan
 
     if not source.exists():
         raise ValueError(f"there is no checkpoint {source}")
+    if family == "vqgan":
+        return vqgan.read(source, resolution)
     known: dict[str, tuple[Reader, ...]] = {name: (layout,) for name, layout in _writers().items()}
     known |= {"chameleon": (*known["chameleon"], chameleon_meta), "metaseq": (metaseq,)}
     candidates = known[family] if family != "auto" else [reader for readers in known.values() for reader in readers]
@@ -49,16 +53,18 @@ def read(source: Path, family: Literal["auto"] | Importable = "auto") -> "Parent
             return reader.read(source)
     if family != "auto":
         return candidates[0].read(source)  # says what is missing
+    if vqgan.recognises(source):  # last: it looks into every file of a directory
+        return vqgan.read(source, resolution)
     kind = hugging_face.read_config(source).get("model_type") if hugging_face.config_path(source).is_file() else None
     raise ValueError(
         f"{source} is no checkpoint that is known here{f' (model_type {kind!r})' if kind else ''}: expected Hugging "
         "Face's config.json with model_type opt, llama, qwen2, gemma, emu3 or chameleon, metaseq's *.pt (with `model` "
-        "and `cfg`), or Meta's Chameleon (params.json)"
+        "and `cfg`), Meta's Chameleon (params.json), or a VQGAN's *.ckpt (with `state_dict`)"
     )
 
 
-def writer(family: Exportable) -> Writer:
-    """The layout of a family."""
+def writer(family: Decoders) -> Writer:
+    """The layout of a family of language models."""
     return _writers()[family]
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from jam_jax.config import DecoderConfig, ModelConfig
 from jam_jax.convert.families import hugging_face, opt
 from jam_jax.convert.readers import Weights, open_weights
-from jam_jax.convert.rules import Parent, Rule, Table, nested
+from jam_jax.convert.rules import Parent, Rule, Table, nested, set_apart
 from jam_jax.tokens import TokenSpace
 
 BLOCK = (
@@ -83,7 +83,10 @@ class Family:
         """
         config = self.read_config(hugging_face.read_config(source), hugging_face.config_path(source))
         weights = open_weights(source)
-        return Parent(config, self.table(config, weights), weights)
+        table = self.table(config, weights)
+        apart = set_apart(table, weights)
+        such = f"{len(apart)} tensors such as {apart[0]}" if apart else ""
+        return Parent(config, table, weights, such and f"{source}  holds another model too, which stays there: {such}")
 
     def read_config(self, values: dict[str, Any], path: Path) -> DecoderConfig:
         """Our config from theirs; `path` is for messages. ValueError names what we do not compute."""
