@@ -17,6 +17,7 @@ import shutil
 import sys
 import traceback
 from collections.abc import Iterator
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +190,8 @@ def _clear_errors(what: str, kind: type[Exception] = OSError) -> Iterator[None]:
     What is no fault of the files goes through as it is: memory that runs out, of the host or of a device.
     """
     try:
-        yield
+        with _quiet():
+            yield
     except Exception as error:
         if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
             raise
@@ -197,6 +199,20 @@ def _clear_errors(what: str, kind: type[Exception] = OSError) -> Iterator[None]:
         full = "No space left" in str(error) or "ENOSPC" in str(error)
         reason = "no space left on the disk" if full else str(error).strip().split("\n")[0].split(". See ")[0][:200]
         raise kind(f"{what}: {reason}") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the page that Orbax and asyncio log for every thread that fails: the error that is raised says it."""
+    level = logging.get_verbosity()
+    logging.set_verbosity(logging.FATAL)
+    try:
+        yield
+    except Exception:
+        getLogger("asyncio").setLevel("CRITICAL")  # what nobody waited for is logged when it is collected, later
+        raise
+    finally:
+        logging.set_verbosity(level)
 
 
 def _drop_coroutines(error: Exception) -> None:
