@@ -17,7 +17,7 @@ import shutil
 import sys
 import traceback
 from collections.abc import Iterator
-from logging import getLogger
+from logging import LogRecord, getLogger
 from pathlib import Path
 from typing import Any
 
@@ -203,16 +203,21 @@ def _clear_errors(what: str, kind: type[Exception] = OSError) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the page that Orbax and asyncio log for every thread that fails: the error that is raised says it."""
+    """Without the page that Orbax logs for every thread that fails: the error that is raised says it, and passes on."""
     level = logging.get_verbosity()
     logging.set_verbosity(logging.FATAL)
     try:
         yield
     except Exception:
-        getLogger("asyncio").setLevel("CRITICAL")  # what nobody waited for is logged when it is collected, later
+        getLogger("asyncio").addFilter(_was_awaited)
         raise
     finally:
         logging.set_verbosity(level)
+
+
+def _was_awaited(record: LogRecord) -> bool:
+    """False for what asyncio says of the other writes of a failed save, when they are collected, at any time later."""
+    return "exception was never retrieved" not in record.getMessage()
 
 
 def _drop_coroutines(error: Exception) -> None:

@@ -72,10 +72,11 @@ def entries(table: Table) -> dict[str, Entry]:
     out: dict[str, Entry] = {}
     for rule in table.rules:
         counted = re.search(r"\{(\w)\}", rule.source)
-        for i in range(table.sizes[counted[1]]) if counted else [None]:
-            name = rule.source if i is None else rule.source.replace(counted[0], str(i))  # type: ignore[index]
-            assert name not in out, f"two rules for {name}"
-            out[name] = Entry(rule, i)
+        found = {rule.source: Entry(rule, None)}
+        if counted:
+            found = {rule.source.replace(counted[0], str(i)): Entry(rule, i) for i in range(table.sizes[counted[1]])}
+        assert not found.keys() & out.keys(), f"two rules for {rule.source}"
+        out |= found
     return out
 
 
