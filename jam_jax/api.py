@@ -12,7 +12,6 @@ import numpy as np
 from PIL import Image
 
 from jam_jax import checkpoint, tokens
-from jam_jax.config import VqganConfig
 from jam_jax.data.tokenizers import Tokenizer, open_tokenizer
 from jam_jax.decode import engine
 from jam_jax.decode.settings import Settings
@@ -95,14 +94,19 @@ class Model:
         return [self._read(mode, *answer) for answer in zip(prompts, ids, written, strict=True)]
 
     def encode_prompt(self, prompt: str, mode: Mode) -> list[int]:
-        """The ids that a mode puts before its answer (arXiv 2309.15564; the instruction's form is metaseq's)."""
+        """The ids that a mode puts before its answer (arXiv 2309.15564; the instruction's form is metaseq's).
+
+        ValueError if the vocabulary cannot: no picture, or nothing that tells a question from its answer.
+        """
         space, text = self.space, self.tokenizer.encode_text(prompt)
         if mode == "answer":
-            return [space.end_of_document, *text, space.sentinel(0), space.end_of_document]
+            space.require_questions()
+            return [space.start, *text, *space.question_end]
         if mode == "picture":
-            return [space.end_of_document, *text, space.start_of_image]
+            space.require_pictures()
+            return [space.start, *text, *space.picture_layout[:1]]
         if mode == "text":
-            return [space.end_of_document, *text]
+            return [space.start, *text]
         raise ValueError(f"unknown mode {mode!r}: choose one of {', '.join(get_args(Mode))}")
 
     def _read(self, mode: Mode, prompt: str, prompt_ids: list[int], ids: list[int]) -> Answer:
@@ -118,11 +122,8 @@ class Model:
 
 def load(directory: str | Path) -> Model:
     """Open a model directory; ValueError if it is missing, damaged, or holds no language model."""
-    if isinstance(checkpoint.read_model_config(directory), VqganConfig):
-        raise ValueError(f"{directory} is an image tokenizer, not a language model")
-    config, params = checkpoint.load_model(directory)
-    assert not isinstance(config, VqganConfig)
-    return Model(Path(directory), config, params)
+    config = model.require_language(checkpoint.read_model_config(directory), str(directory))
+    return Model(Path(directory), config, checkpoint.load_model(directory)[1])
 
 
 def for_mode(space: TokenSpace, settings: Settings, mode: Mode) -> Settings:

@@ -25,9 +25,11 @@ import jax
 import orbax.checkpoint as ocp
 from absl import logging
 
-from jam_jax.config import ModelConfig, VqganConfig, model_from_dict, save_json
-from jam_jax.models import model, vqgan
-from jam_jax.sharding import paths
+from jam_jax import checkpoint_blocks, hosts, progress, streaming
+from jam_jax.config import ClipConfig, ModelConfig, VqganConfig, model_from_dict, save_json
+from jam_jax.models import clip, model, vqgan
+from jam_jax.streaming import BLOCK_BYTES, Leaf
+from jam_jax.trees import paths
 
 logging.set_verbosity(logging.ERROR)  # Orbax reports every file it touches
 
@@ -36,6 +38,8 @@ def shapes(config: ModelConfig) -> dict:
     """Parameter tree of a config as ShapeDtypeStructs."""
     if isinstance(config, VqganConfig):
         return jax.eval_shape(lambda: vqgan.init(config, jax.random.key(0)))
+    if isinstance(config, ClipConfig):
+        return jax.eval_shape(lambda: clip.init(config, jax.random.key(0)))
     return model.shapes(config)
 
 
@@ -52,20 +56,70 @@ def save_model(
             save(checkpoints, 0, params)
 
 
+def save_leaves(
+    directory: str | Path,
+    config: ModelConfig,
+    leaves: dict,
+    *,
+    tokenizer: str | Path | None = None,
+    task: str = "write",
+) -> None:
+    """Write a model directory from a tree of leaves (`streaming`), whole or not at all, a few blocks in memory.
+
+    `task` names the progress line. Raises as `save_model`, and what reading a leaf raises.
+    """
+    blocks = sum(1 for leaf in paths(leaves).values() for _ in streaming.blocks(leaf))
+    mine = -(-blocks // jax.process_count())
+    with new_directory(directory) as aside, progress.bar(task, mine) as advance:
+        if hosts.first():
+            describe(aside, config, tokenizer)
+        handler = checkpoint_blocks.LeafHandler(advance)
+        checkpoints = ocp.CheckpointManager(
+            aside.absolute() / "checkpoints", item_handlers={"params": checkpoint_blocks.tree_handler(handler)}
+        )
+        with checkpoints, _clear_errors(f"could not save to {directory}", unless=handler):
+            checkpoints.save(0, args=ocp.args.Composite(params=ocp.args.PyTreeSave(leaves)))
+            checkpoints.wait_until_finished()
+
+
+def open_leaves(directory: str | Path, *, step: int | None = None) -> tuple[ModelConfig, dict]:
+    """Config and parameters of a model directory as a tree of leaves, nothing of which is read yet.
+
+    ValueError as `load_model`.
+    """
+    config = read_model_config(directory)
+    expected = shapes(config)
+    path = _item(directory, "params", step)
+    args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=Leaf), expected)
+    _check_params(path, expected)
+    handler = checkpoint_blocks.tree_handler(checkpoint_blocks.LeafHandler())
+    with ocp.Checkpointer(handler) as checkpointer, _clear_errors(f"{path} is missing or damaged", ValueError):
+        return config, checkpointer.restore(path, ocp.args.PyTreeRestore(restore_args=args))
+
+
 @contextlib.contextmanager
 def new_directory(directory: str | Path) -> Iterator[Path]:
-    """A directory written aside that takes its name when the block ends, and vanishes when the block fails."""
+    """A directory written aside that takes its name when the block ends, and vanishes when the block fails.
+
+    Several processes share it: the first makes and names it, when all have come to the block's begin and end.
+    """
     directory = Path(directory)
     if directory.exists() and any(directory.iterdir()):
         raise ValueError(f"{directory} already exists: remove it or choose another target")
+    hosts.wait("directory looked at")
     aside = directory.with_name(f".{directory.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
     try:
-        aside.mkdir(parents=True)
+        if hosts.first():
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
+        hosts.wait("directory made")
         yield aside
-        if directory.exists():
-            directory.rmdir()
-        aside.rename(directory)
+        hosts.wait("directory written")
+        if hosts.first():
+            if directory.exists():
+                directory.rmdir()
+            aside.rename(directory)
+        hosts.wait("directory named")
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
@@ -113,11 +167,16 @@ def manager(directory: str | Path, *, keep: int | None = None) -> Iterator[ocp.C
 
 def save(checkpoints: ocp.CheckpointManager, step: int, params: dict, opt_state: Any = None) -> None:
     """Save one step; the write goes on in the background."""
-    items = {"params": ocp.args.StandardSave(params)}
+    items = {"params": _blocks(params)}
     if opt_state is not None:
-        items["opt_state"] = ocp.args.StandardSave(opt_state)
+        items["opt_state"] = _blocks(opt_state)
     with _clear_errors(f"could not save to {checkpoints.directory}"):
         checkpoints.save(step, args=ocp.args.Composite(**items))
+
+
+def _blocks(tree: Any) -> ocp.args.StandardSave:
+    """In blocks, so that whoever reads a part (another mesh, a fusion, an export) need not read a whole array."""
+    return ocp.args.StandardSave(tree, jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=BLOCK_BYTES), tree))
 
 
 def steps(directory: str | Path) -> list[int]:
@@ -142,33 +201,38 @@ def load_model(
 
 def restore(directory: str | Path, item: str, expected: Any, *, step: int | None = None, shardings: Any = None) -> Any:
     """Restore one item ("params" or "opt_state") into the structure of `expected` (ShapeDtypeStructs)."""
+    path = _item(directory, item, step)
+    if shardings is None:
+        one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        shardings = jax.tree.map(lambda _: one, expected)
+    target = jax.tree.map(lambda s, d: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=d), expected, shardings)
+    if item == "params":
+        _check_params(path, expected)
+    with ocp.StandardCheckpointer() as checkpointer, _clear_errors(f"{path} is missing or damaged", ValueError):
+        return checkpointer.restore(path, target)
+
+
+def _item(directory: str | Path, item: str, step: int | None) -> Path:
+    """Where an item of the last step, or of `step`, lies; ValueError if there is none."""
     held = steps(directory)
     if not held:
         raise ValueError(f"{directory} holds no finished checkpoint")
     if step is not None and step not in held:
         raise ValueError(f"{directory} has no step {step}; it has {', '.join(map(str, held))}")
-    step = held[-1] if step is None else step
-    path = Path(directory).absolute() / "checkpoints" / str(step) / item
+    path = Path(directory).absolute() / "checkpoints" / str(held[-1] if step is None else step) / item
     if item == "opt_state" and not path.is_dir():
         raise ValueError(
-            f"{directory} holds no optimizer state at step {step}, so it cannot be resumed: "
+            f"{directory} holds no optimizer state at step {path.parent.name}, so it cannot be resumed: "
             f"start from its parameters with --init {directory} and another --out"
         )
-    if shardings is None:
-        one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        shardings = jax.tree.map(lambda _: one, expected)
-    target = jax.tree.map(lambda s, d: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=d), expected, shardings)
-    damaged = f"{path} is missing or damaged"
-    with ocp.StandardCheckpointer() as checkpointer:
-        if item == "params":
-            with _clear_errors(damaged, ValueError):
-                found = paths(checkpointer.metadata(path).item_metadata.tree)
-            _compare(path, paths(expected), found)
-        with _clear_errors(damaged, ValueError):
-            return checkpointer.restore(path, target)
+    return path
 
 
-def _compare(path: Path, expected: dict, found: dict) -> None:
+def _check_params(path: Path, expected: dict) -> None:
+    """ValueError if the parameters on disk are not those of the model."""
+    with ocp.StandardCheckpointer() as checkpointer, _clear_errors(f"{path} is missing or damaged", ValueError):
+        found = paths(checkpointer.metadata(path).item_metadata.tree)
+    expected = paths(expected)
     lists = {
         "only in the checkpoint": sorted(set(found) - set(expected)),
         "missing from it": sorted(set(expected) - set(found)),
@@ -184,10 +248,13 @@ def _compare(path: Path, expected: dict, found: dict) -> None:
 
 
 @contextlib.contextmanager
-def _clear_errors(what: str, kind: type[Exception] = OSError) -> Iterator[None]:
+def _clear_errors(
+    what: str, kind: type[Exception] = OSError, unless: checkpoint_blocks.LeafHandler | None = None
+) -> Iterator[None]:
     """Orbax and TensorStore raise many types with long texts: one line, of one type.
 
-    What is no fault of the files goes through as it is: memory that runs out, of the host or of a device.
+    What is no fault of the files goes through as it is: memory that runs out, of the host or of a device, and what
+    kept `unless` from reading the leaves that it was to write.
     """
     try:
         with _quiet():
@@ -196,6 +263,8 @@ def _clear_errors(what: str, kind: type[Exception] = OSError) -> Iterator[None]:
         if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
             raise
         _drop_coroutines(error)
+        if unless is not None and unless.failure is not None:
+            raise unless.failure from None
         full = "No space left" in str(error) or "ENOSPC" in str(error)
         reason = "no space left on the disk" if full else str(error).strip().split("\n")[0].split(". See ")[0][:200]
         raise kind(f"{what}: {reason}") from error

@@ -19,141 +19,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-
-def _at_least(config: Any, least: int, *names: str) -> None:
-    """ValueError for the first of the fields that is smaller, or no number."""
-    for name in names:
-        if not getattr(config, name) >= least:
-            raise ValueError(f"{name} must be at least {least}, got {getattr(config, name)}")
+from jam_jax.model_config import ClipConfig, CrossConfig, DecoderConfig, ModelConfig, VqganConfig, at_least
 
 
 def check_seed(seed: int) -> None:
     """ValueError for a seed that the random generators of jax and NumPy do not both take."""
     if not 0 <= seed < 2**32:
         raise ValueError(f"a seed is a whole number from 0 to {2**32 - 1}, got {seed}")
-
-
-@dataclasses.dataclass(frozen=True)
-class DecoderConfig:
-    """One autoregressive decoder. The defaults are CM3leon's (arXiv 2309.02591) in every choice but the sizes."""
-
-    vocab_size: int  # rows of the embedding, padded ones included
-    layers: int
-    width: int  # of the residual stream
-    heads: int  # query heads
-    head_size: int  # free of the width: Gemma-7B has 16 heads of 256 at width 3072
-    ffn_width: int
-    max_positions: int  # longest sequence, in tokens
-    kv_heads: int | None = None  # grouped key-value heads; None: as many as heads
-    norm: Literal["layernorm", "layernorm_plain", "rmsnorm", "rmsnorm_plus_one"] = "layernorm_plain"
-    norm_eps: float = 1e-5
-    positions: Literal["learned", "rope"] = "learned"
-    position_offset: int = 2  # rows of the learned table in front of position 0 (metaseq keeps 0 and 1 for padding)
-    rope_base: float = 1e4  # wavelength base of the rotary embedding
-    ffn: Literal["relu", "gelu", "silu_gated", "gelu_gated"] = "relu"  # gelu_gated uses the tanh form, as Gemma does
-    bias: Literal["none", "qkv", "all"] = "none"
-    qk_norm: Literal["none", "layernorm", "rmsnorm"] = "none"  # per head, before the rotary embedding
-    tied: bool = True  # output head shares the token embedding
-    embed_scale: float = 1.0  # Gemma: sqrt(width)
-    dtype: Literal["float32", "bfloat16"] = "float32"  # of activations; parameters, norms and logits are float32
-    remat: Literal["none", "full", "dots"] = "none"  # what the backward pass recomputes: nothing, all, all but matmuls
-    init_std: float = 0.006  # of a normal cut at three standard deviations
-    position_init_std: float = 2e-4
-
-    def __post_init__(self) -> None:
-        _at_least(self, 1, "vocab_size", "layers", "width", "heads", "head_size", "ffn_width", "max_positions")
-        if self.kv_heads is not None:
-            _at_least(self, 1, "kv_heads")
-        if self.heads % self.key_value_heads:
-            raise ValueError(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
-        if self.positions == "rope" and self.head_size % 2:
-            raise ValueError(f"rotary positions need an even head_size, got {self.head_size}")
-
-    @property
-    def key_value_heads(self) -> int:
-        """Key-value heads, K."""
-        return self.heads if self.kv_heads is None else self.kv_heads
-
-    @property
-    def decoders(self) -> tuple["DecoderConfig", ...]:
-        """The decoders inside: itself."""
-        return (self,)
-
-
-@dataclasses.dataclass(frozen=True)
-class CrossConfig:
-    """JAM-Cross (arXiv 2309.15564, section 2.2.3): two towers and cross blocks that let each read the other."""
-
-    llm: DecoderConfig
-    img: DecoderConfig
-    every: int = 2  # a cross block per direction after layers 0, every, 2 every, …; 0: none
-
-    def __post_init__(self) -> None:
-        if self.every < 0:
-            raise ValueError(f"every must be 0 (no cross blocks) or more, got {self.every}")
-        for name in ("vocab_size", "width", "layers", "max_positions", "positions", "position_offset", "dtype"):
-            a, b = getattr(self.llm, name), getattr(self.img, name)
-            if a != b:
-                raise ValueError(f"JAM-Cross needs towers that agree in {name}: the LLM has {a}, the image model {b}")
-
-    @property
-    def cross_blocks(self) -> int:
-        """Cross blocks per direction: one after each of the layers 0, every, 2 every, …"""
-        return -(-self.llm.layers // self.every) if self.every else 0
-
-    @property
-    def vocab_size(self) -> int:
-        """Rows of the shared embedding."""
-        return self.img.vocab_size
-
-    @property
-    def max_positions(self) -> int:
-        """Longest sequence, in tokens."""
-        return self.img.max_positions
-
-    @property
-    def decoders(self) -> tuple[DecoderConfig, ...]:
-        """The decoders inside: the two towers."""
-        return (self.llm, self.img)
-
-
-@dataclasses.dataclass(frozen=True)
-class VqganConfig:
-    """The image tokenizer: taming-transformers' VQGAN (arXiv 2012.09841). The defaults are `vqgan_f8_8192`'s sizes."""
-
-    resolution: int = 256  # pixels a side
-    channels: int = 128  # base width
-    multipliers: tuple[int, ...] = (1, 1, 2, 4)  # of the base width per resolution; each but the last halves the side
-    res_blocks: int = 2  # per resolution
-    attn_resolutions: tuple[int, ...] = (32,)  # sides at which every residual block is followed by self-attention
-    groups: int = 32  # of the group norms
-    z_channels: int = 256
-    codes: int = 8192  # codebook entries
-    code_width: int = 256
-    # How a latent becomes a code: the nearest codebook entry, or the largest logit of a 1x1 convolution (Gumbel VQ).
-    codes_by: Literal["nearest", "logits"] = "nearest"
-
-    def __post_init__(self) -> None:
-        _at_least(self, 1, "resolution", "channels", "res_blocks", "groups", "z_channels", "codes", "code_width")
-        if not self.multipliers or min(self.multipliers) < 1:
-            raise ValueError(f"multipliers must be one or more numbers of at least 1, got {self.multipliers}")
-        if self.resolution % self.downsampling:
-            raise ValueError(f"resolution {self.resolution} does not divide by the downsampling {self.downsampling}")
-        if any((self.channels * m) % self.groups for m in self.multipliers):
-            raise ValueError(f"every width {self.channels} x {self.multipliers} must divide by groups={self.groups}")
-
-    @property
-    def downsampling(self) -> int:
-        """Pixels per code along one side (the f of `f8`)."""
-        return 2 ** (len(self.multipliers) - 1)
-
-    @property
-    def grid(self) -> int:
-        """Codes along one side of a picture."""
-        return self.resolution // self.downsampling
-
-
-ModelConfig = DecoderConfig | CrossConfig | VqganConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,8 +59,8 @@ class DataConfig:
     workers: int = 0  # Grain's reader processes; 0 reads in the training process
 
     def __post_init__(self) -> None:
-        _at_least(self, 2, "block")
-        _at_least(self, 0, "cm3_mean", "workers")
+        at_least(self, 2, "block")
+        at_least(self, 0, "cm3_mean", "workers")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,7 +81,7 @@ class OptimConfig:
         for name in ("learning_rate", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be more than 0, got {getattr(self, name)}")
-        _at_least(self, 0, "warmup")
+        at_least(self, 0, "warmup")
         if not 0 <= self.final_share <= 1:
             raise ValueError(f"final_share is a share from 0 to 1, got {self.final_share}")
 
@@ -243,12 +115,12 @@ class Config:
     resume: bool = False  # go on from the last checkpoint in `out`, if there is one
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "steps", "batch", "log_every", "keep")
-        _at_least(self, 0, "save_every")
+        at_least(self, 1, "steps", "batch", "log_every", "keep")
+        at_least(self, 0, "save_every")
         check_seed(self.seed)
 
 
-MODELS: dict[str, type] = {"decoder": DecoderConfig, "cross": CrossConfig, "vqgan": VqganConfig}
+MODELS: dict[str, type] = {"decoder": DecoderConfig, "cross": CrossConfig, "vqgan": VqganConfig, "clip": ClipConfig}
 
 T = TypeVar("T")
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from jam_jax import config, progress
 from jam_jax.decode.settings import Settings
 from jam_jax.html import document_html, page
+from jam_jax.machine import keep_freed_memory
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -40,6 +41,7 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run the command; ValueError for a user's mistake, before anything is written."""
     rest, prompts = gather(sys.argv[1:] if args is None else args)
     options = config.cli(Options, rest, prog="python -m jam_jax.generate")
+    keep_freed_memory()
     prompts += _read_prompts(options.prompts)
     if not prompts:
         raise ValueError('there is nothing to answer: give --prompt "..." or --prompts FILE')

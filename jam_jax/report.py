@@ -10,7 +10,6 @@ import dataclasses
 import html
 import json
 import os
-import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from jam_jax.chart import chart
 from jam_jax.evaluate import samples
 from jam_jax.evaluate.samples import Sample
 from jam_jax.html import data_uri, document_html, page
+from jam_jax.machine import machine
 
 MODELS = {  # as measured/NAME-text.json and measured/NAME-captions.json → as the page says it
     "llm_parent": "Text parent",
@@ -202,12 +202,6 @@ def body(found: Found) -> str:
     if found.trained_on:
         parts.append("<h2>Drawn from captions it was trained on</h2>" + _gallery(found.trained_on))
     return "\n".join(parts)
-
-
-def machine() -> str:
-    """What this runs on: `2 cores, 23 GiB of memory (x86_64)`."""
-    pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
-    return f"{os.cpu_count()} cores, {pages * size / 2**30:.0f} GiB of memory ({platform.machine()})"
 
 
 def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

@@ -9,6 +9,7 @@ import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jam_jax.config import MeshConfig
+from jam_jax.trees import paths
 
 # Logical axis → mesh axes. Activations' batch runs over data and fsdp; parameters' `embed` over fsdp.
 AXES: dict[str | None, str | tuple[str, ...] | None] = {
@@ -28,8 +29,8 @@ AXES: dict[str | None, str | tuple[str, ...] | None] = {
 
 # Every parameter's path matches exactly one row: pattern → logical axes without the stacked layer axis.
 PARAMETERS: tuple[tuple[str, tuple[str | None, ...]], ...] = (
-    (r"embed/tokens|unembed", ("vocab", "param_embed")),
-    (r"embed/positions", (None, "param_embed")),
+    (r"(text/)?embed/tokens|unembed", ("vocab", "param_embed")),
+    (r"(text/|image/)?embed/positions|image/embed/patches", (None, "param_embed")),
     (r".*attn/q", ("param_embed", "heads", "head")),
     (r".*attn/[kv]", ("param_embed", "kv_heads", "head")),
     (r".*attn/o", ("heads", "head", "param_embed")),
@@ -37,9 +38,11 @@ PARAMETERS: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r".*attn/[kv]_bias|.*attn/k_norm/(scale|bias)", ("kv_heads", "head")),
     (r".*ffn/(up|gate)", ("param_embed", "ffn")),
     (r".*ffn/down", ("ffn", "param_embed")),
-    (r".*ffn/up_bias", ("ffn",)),
-    (r".*attn/o_bias|.*ffn/down_bias|(.*/)?(attn|ffn|final)_norm/(scale|bias)", (None,)),
+    (r".*ffn/(up|gate)_bias", ("ffn",)),
+    (r".*attn/o_bias|.*ffn/down_bias|(.*/)?(attn|ffn|embed|final)_norm/(scale|bias)|image/embed/class_token", (None,)),
     (r"project", ("project_in", "param_embed")),
+    (r"(text|image)/project", ("param_embed", None)),
+    (r"logit_scale", ()),
 )
 
 
@@ -71,26 +74,6 @@ def shard(x: jax.Array, *axes: str) -> jax.Array:
     if jax.sharding.get_abstract_mesh().empty:
         return x
     return jax.lax.with_sharding_constraint(x, spec(*axes))
-
-
-def paths(tree: dict, prefix: str = "") -> dict[str, jax.Array]:
-    """A nested dict as `a/b/c` → leaf, in order."""
-    flat: dict[str, jax.Array] = {}
-    for name, value in tree.items():
-        flat |= paths(value, f"{prefix}{name}/") if isinstance(value, dict) else {prefix + name: value}
-    return flat
-
-
-def unpaths(flat: dict) -> dict:
-    """Inverse of `paths` (dicts without leaves, as of a norm without scale, do not come back)."""
-    tree: dict = {}
-    for path, value in flat.items():
-        *parents, name = path.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[name] = value
-    return tree
 
 
 def parameter_axes(path: str, ndim: int) -> tuple[str | None, ...]:

@@ -16,11 +16,14 @@ from typing import Any
 
 from jam_jax import config as configs
 from jam_jax.config import Config, VqganConfig
+from jam_jax.machine import keep_freed_memory
 
 
 def main(args: list[str] | None = None) -> None:
     """The command; see `train`."""
-    train(configs.cli(Config, args, prog="python -m jam_jax.train", description="Train a model from a config file."))
+    config = configs.cli(Config, args, prog="python -m jam_jax.train", description="Train a model from a config file.")
+    keep_freed_memory()
+    train(config)
 
 
 def train(config: Config) -> None:
@@ -149,7 +152,7 @@ FREE_ON_RESUME = {"steps", "log_every", "save_every", "keep", "mesh", "resume", 
 def subject(config: Config, out: Path, *, resumed: bool) -> tuple[Any, Path]:
     """The model to train and its tokenizer; ValueError where config, `init` and what `out` holds contradict."""
     from jam_jax import checkpoint, tokens
-    from jam_jax.models.model import computes_the_same
+    from jam_jax.models.model import computes_the_same, require_language
 
     if resumed and not config.resume:
         raise ValueError(f"{out} already holds a run: go on with --resume, or choose another --out")
@@ -159,9 +162,8 @@ def subject(config: Config, out: Path, *, resumed: bool) -> tuple[Any, Path]:
         raise ValueError("nothing to train: give a model in the config, or a checkpoint with --init DIR")
     origin = str(out) if resumed else config.init
     found = checkpoint.read_model_config(origin) if origin else config.model
-    if isinstance(found, VqganConfig):
-        raise ValueError(f"{origin} holds an image tokenizer, not a language model")
     assert found is not None
+    require_language(found, origin or "the config's model")
     if config.model and not computes_the_same(found, config.model):
         raise ValueError(f"{origin} holds another model than this config describes")
     if origin and config.tokenizer and tokens.load(config.tokenizer) != tokens.load(checkpoint.tokenizer_dir(origin)):

@@ -1,5 +1,6 @@
 """Blocks of one source: every document once an epoch, the same block whoever asks, and the right weights."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +26,9 @@ def pair_store(directory: Path, count: int = 40) -> Store:
     return write_ids(directory, [(np.array([10 + i, 11 + i, *picture, END]), 0) for i in range(count)], SPACE)
 
 
-def make(store: Store, block: int, seed: int = 0, **options: object) -> SourceBlocks:
+def make(store: Store, block: int, seed: int = 0, space: tokens.TokenSpace = SPACE, **options: object) -> SourceBlocks:
     source = SourceConfig(**{"store": str(store.directory), "cm3": 0.0} | options)  # type: ignore[arg-type]
-    return SourceBlocks(source, store, DataConfig(block=block), SPACE, (seed, 0))
+    return SourceBlocks(source, store, DataConfig(block=block), space, (seed, 0))
 
 
 def test_a_stream_holds_every_document_once_an_epoch(tmp_path: Path) -> None:
@@ -68,6 +69,32 @@ def test_documents_have_blocks_of_their_own(tmp_path: Path) -> None:
             assert (row.dtype, weights.dtype) == (np.int32, np.float32)
             seen.append(row[1:length].tolist())
         assert sorted(seen) == sorted(store[i].tolist() for i in range(40))
+
+
+def test_records_that_begin_with_a_start_of_their_own_get_no_end_before_them(tmp_path: Path) -> None:
+    own = dataclasses.replace(SPACE, start_of_document=0)
+    records = [(np.array([0, 10 + i, 11 + i, 50 + i, END]), 3) for i in range(6)]  # a start, a question of two
+    store = write_ids(tmp_path / "s", records, own)
+    for cut in ("document", "packed"):
+        block = make(store, 10, space=own, cut=cut, prompt_loss=False)[0]
+        row, weights = block["tokens"].tolist(), block["weights"].tolist()
+        assert row[0] == 0 and row[4] == END
+        assert weights[:4] == [0, 0, 1, 1]  # targets: the question's two, the answer, the end
+        if cut == "packed":
+            assert row[5] == 0 and weights[4:9] == [0, 0, 0, 1, 1]
+    stream = make(store, 10, space=own)[0]["tokens"].tolist()
+    assert [stream[0], stream[4:6], stream[9]] == [0, [END, 0], END]
+
+
+def test_masking_is_refused_where_the_vocabulary_has_no_tokens_for_it(tmp_path: Path) -> None:
+    store = pair_store(tmp_path / "s")
+    without = dataclasses.replace(SPACE, sentinels=())
+    for options in ({"cm3": 0.5}, {"mask_caption": 0.5, "cut": "document"}):
+        with pytest.raises(ValueError, match="which the CM3 objective needs"):
+            make(store, 12, space=without, **options)
+    blank = dataclasses.replace(without, unconditional=(0,))
+    block = make(store, 12, space=blank, mask_caption=1.0, cut="document")[0]["tokens"]
+    assert block[:2].tolist() == [0, BREAK]
 
 
 def test_a_block_depends_on_seed_and_number_only(tmp_path: Path) -> None:

@@ -1,19 +1,21 @@
 """A model directory comes back bit for bit; a missing or damaged one ends in one line; nothing half-written stays."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
 
 from jam_jax import checkpoint
 from jam_jax.models import model
-from tests.tiny import CROSS, DECODER, LLAMA_LIKE, randomise
+from tests.tiny import BIASED, CROSS, DECODER, leaves, randomise
 
 
-@pytest.mark.parametrize("config", [DECODER, LLAMA_LIKE, CROSS])
+@pytest.mark.parametrize("config", [DECODER, BIASED, CROSS])
 def test_what_is_saved_comes_back_bit_for_bit(config: checkpoint.ModelConfig, tmp_path: Path) -> None:
     params = randomise(model.init(config, jax.random.key(0)))  # type: ignore[arg-type]
     checkpoint.save_model(tmp_path / "m", config, params)
@@ -93,3 +95,57 @@ def test_a_damaged_description_is_named(tmp_path: Path) -> None:
     (tmp_path / "model.json").write_text('{"kind": "decoder", "depth": 3}')
     with pytest.raises(ValueError, match="damaged: DecoderConfig has no field depth"):
         checkpoint.read_model_config(tmp_path)
+
+
+def test_a_model_with_a_stack_of_nothing_comes_back(tmp_path: Path) -> None:
+    config = dataclasses.replace(CROSS, every=0)
+    checkpoint.save_leaves(tmp_path / "m", config, leaves(model.init(config, jax.random.key(0))))
+    _, found = checkpoint.load_model(tmp_path / "m")
+    jax.tree.map(lambda a, b: np.testing.assert_equal(a.shape, b.shape), found, model.shapes(config))
+    checkpoint.save_leaves(tmp_path / "again", config, checkpoint.open_leaves(tmp_path / "m")[1])
+
+
+def half(tree: dict) -> dict:
+    return jax.tree.map(lambda a: np.asarray(a).astype(ml_dtypes.bfloat16), tree)
+
+
+@pytest.mark.parametrize("kind", ["arrays", "leaves", "half"])
+def test_leaves_are_what_was_saved_in_any_way_and_type(tmp_path: Path, kind: str) -> None:
+    params = randomise(model.init(CROSS, jax.random.key(0)))
+    params = half(params) if kind == "half" else params
+    if kind == "arrays":
+        checkpoint.save_model(tmp_path / "m", CROSS, params)
+    else:
+        checkpoint.save_leaves(tmp_path / "m", CROSS, leaves(params))
+    config, found = checkpoint.open_leaves(tmp_path / "m")
+    assert config == CROSS
+    for leaf, array in zip(jax.tree.leaves(found), jax.tree.leaves(params), strict=True):
+        np.testing.assert_array_equal(leaf.whole(), np.asarray(array), strict=True)
+    _, loaded = checkpoint.load_model(tmp_path / "m")
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, np.asarray(b, np.float32)), loaded, params)
+    assert {a.dtype for a in jax.tree.leaves(loaded)} == {np.dtype(np.float32)}
+
+
+def test_large_arrays_lie_on_disk_in_blocks_however_they_were_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "BLOCK_BYTES", 512)
+    params = model.init(DECODER, jax.random.key(0))
+    checkpoint.save_model(tmp_path / "m", DECODER, params)
+    _, found = checkpoint.open_leaves(tmp_path / "m")
+    for leaf in jax.tree.leaves(found):
+        assert np.prod(leaf.block) * 4 <= 512
+    table = found["embed"]["tokens"]
+    np.testing.assert_array_equal(table.read((slice(3, 9), slice(1, 2))), params["embed"]["tokens"][3:9, 1:2])
+
+
+def test_what_keeps_a_leaf_from_being_read_is_said_and_nothing_is_written(tmp_path: Path) -> None:
+    tree = leaves(model.init(DECODER, jax.random.key(0)))
+
+    def read(_: object) -> np.ndarray:
+        raise ValueError("part 3 of my-model.safetensors is damaged")
+
+    tree["embed"]["tokens"] = dataclasses.replace(tree["embed"]["tokens"], read=read)
+    with pytest.raises(ValueError, match=r"^part 3 of my-model.safetensors is damaged$"):
+        checkpoint.save_leaves(tmp_path / "m", DECODER, tree)
+    assert list(tmp_path.iterdir()) == []

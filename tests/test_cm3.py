@@ -1,5 +1,6 @@
 """The CM3 objective: the original's blocks, and the laws that hold where the original fails."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -139,6 +140,30 @@ def test_all_of_a_captions_tokens_are_masked() -> None:
     expected = [END, MASK, BREAK, 60, 61, 62, 63, END, MASK, 10, 11, EOSS]
     assert cm3.mask_caption(pair, SPACE, 100).tolist() == expected
     assert cm3.mask_caption(pair, SPACE, 10).tolist() == expected[:10]  # the picture stays whole
+
+
+# A vocabulary whose documents start with a token of their own, and whose pictures of nothing have a form of their own.
+START = 3
+OWN = dataclasses.replace(SPACE, start_of_document=START, unconditional=(START, 0), picture_closers=(BREAK,))
+
+
+def test_where_documents_start_with_a_token_of_their_own() -> None:
+    pair = np.array([START, 10, 11, BREAK, 60, 61, 62, 63, BREAK, END])
+    assert cm3.caption_end(pair, OWN) == 3
+    assert cm3.caption_end(np.array([END, *pair[1:]]), OWN) == 0
+    assert cm3.mask_caption(pair, OWN, 100).tolist() == [START, 0, BREAK, 60, 61, 62, 63, BREAK, END]
+    assert cm3.mask_caption(pair, OWN, 5).tolist() == [START, 0, BREAK, 60, 61]
+    stream = np.array([10, 11, END, START, 12, 13, END])
+    assert cm3.clip(stream, [(1, 6)], cm3.stops(OWN)) == [(4, 6)]  # no span holds an end or a start
+
+
+def test_a_vocabulary_without_sentinels_is_refused() -> None:
+    pair = np.array([END, 10, 11, BREAK, 60, 61, 62, 63, END])
+    for space in (dataclasses.replace(SPACE, sentinels=()), dataclasses.replace(SPACE, end_of_infill=None)):
+        with pytest.raises(ValueError, match="which the CM3 objective needs"):
+            cm3.mask(np.random.default_rng(0), pair, space, 20)
+        with pytest.raises(ValueError, match="which the CM3 objective needs"):
+            cm3.mask_caption(pair, space, 20)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The configs that ship: the paper's sizes from shapes alone, and every file loads, round-trips and says what it is."""
 
 import dataclasses
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 from jam_jax import config
 from jam_jax.config import Config, CrossConfig, DataConfig, DecoderConfig, OptimConfig, VqganConfig
+from jam_jax.model_config import RopeScaling
 from jam_jax.models import model
 
 ROOT = Path(__file__).parent.parent
@@ -54,10 +56,20 @@ def test_the_stages_of_a_road_fit_each_other(kind: str) -> None:
     assert isinstance(pictures, VqganConfig) and 16 <= pictures.grid**2 <= 64
 
 
+def test_a_description_from_before_a_field_was_there_means_its_default() -> None:
+    stretched = dataclasses.replace(DECODER, positions="rope", rope_scaling=RopeScaling("llama3", 8.0))
+    values = config.to_dict(stretched)
+    assert config.model_from_dict(json.loads(json.dumps(values))) == stretched
+    del values["rope_scaling"]
+    assert config.model_from_dict(values) == dataclasses.replace(DECODER, positions="rope")
+    with pytest.raises(ValueError, match="forms none, linear and llama3, got 'yarn'"):
+        config.model_from_dict(values | {"rope_scaling": {"form": "yarn"}})
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"kind": "encoder"}, "unknown kind of model 'encoder'; known: decoder, cross, vqgan"),
+        ({"kind": "encoder"}, "unknown kind of model 'encoder'; known: decoder, cross, vqgan, clip"),
         ({"kind": "cross", "depth": 2}, "CrossConfig has no field depth"),
     ],
 )

@@ -1,11 +1,9 @@
 """Chameleon in Hugging Face's layout and in Meta's: the same logits in and out, and every tensor accounted for."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
-from parents import TOKENS, close, edited, exported, gathered, our_logits, randomised, same_bits
+from parents import TOKENS, close, edited, exported, gathered, meta, our_logits, randomised, same_bits
 from safetensors.torch import load_file, save_file
 from test_convert_main import command
 from transformers import ChameleonConfig, ChameleonForConditionalGeneration
@@ -74,17 +72,43 @@ def test_pickled_weights(tmp_path):
     close(our_logits(*gathered(tmp_path)), their_logits(theirs))
 
 
-def test_one_norm_for_all_heads_is_the_same_as_one_for_each(tmp_path):
-    theirs = chameleon()
-    heads = {k: v for k, v in theirs.state_dict().items() if ".q_norm." in k or ".k_norm." in k}
-    theirs.load_state_dict({k: v[:1].expand(v.shape) for k, v in heads.items()}, strict=False)
-    theirs.save_pretrained(tmp_path)
+def stored_norms(theirs, directory, groups, change):
+    """Save `theirs` with one norm for each of so many groups of heads, stored as `change` makes it of [groups, H]."""
+    norms = {k: v for k, v in theirs.state_dict().items() if ".q_norm." in k or ".k_norm." in k}
+    few = {k: v[:: len(v) // groups].contiguous() for k, v in norms.items()}
+    wide = {k: v.repeat_interleave(len(norms[k]) // groups, 0) for k, v in few.items()}
+    theirs.load_state_dict(wide, strict=False)
+    theirs.save_pretrained(directory)
+    stored = load_file(directory / "model.safetensors")
+    save_file(
+        stored | {k: change(v).contiguous() for k, v in few.items()}, directory / "model.safetensors", {"format": "pt"}
+    )
+
+
+@pytest.mark.parametrize(
+    ("groups", "change"),
+    [(1, lambda v: v), (1, lambda v: v[0]), (2, lambda v: v), (4, lambda v: v)],
+    ids=["1H", "H", "GH", "NH"],
+)
+def test_a_norm_for_some_heads_is_the_same_as_one_for_each(groups, change, tmp_path):
+    """As Lumina-mGPT (one for each device of the training, 1 or 4) and drafts of transformers store them."""
+    theirs = chameleon(num_key_value_heads=4)
+    stored_norms(theirs, tmp_path, groups, change)
     config, params = gathered(tmp_path)
-    stored = load_file(tmp_path / "model.safetensors")
-    save_file(stored | {k: stored[k][:1].contiguous() for k in heads}, tmp_path / "model.safetensors", {"format": "pt"})
-    config_one, params_one = gathered(tmp_path)
-    assert config_one == config
-    same_bits(params_one, params)
+    close(our_logits(config, params), their_logits(theirs))
+    assert params["layers"]["attn"]["q_norm"]["scale"].shape == (3, 4, 6)
+
+
+def test_one_norm_for_all_heads_that_may_be_of_either_order_of_rows_is_refused(tmp_path):
+    stored_norms(chameleon(num_key_value_heads=4), tmp_path, 1, lambda v: v[0])
+    with pytest.raises(ValueError, match="qk_layernorm=True with one norm for all heads"):
+        gathered(edited(tmp_path, {"qk_layernorm": True}))
+
+
+def test_norms_for_groups_that_do_not_divide_the_heads_are_mis_shaped(tmp_path):
+    stored_norms(chameleon(num_key_value_heads=4), tmp_path, 4, lambda v: v[:3])
+    with pytest.raises(ValueError, match=r"mis-shaped: .*q_norm\.weight is \[3, 6\], not \[4, 6\]"):
+        gathered(tmp_path)
 
 
 def test_the_image_tokenizers_tensors_are_told_apart_and_nothing_else_is(tmp_path, capsys):
@@ -107,8 +131,7 @@ def test_the_image_tokenizers_tensors_are_told_apart_and_nothing_else_is(tmp_pat
     [
         ({"swin_norm": True}, "swin_norm=True"),
         ({"rms_norm_eps": 1e-6}, "rms_norm_eps=1e-06 is not Chameleon's 1e-05"),
-        ({"attention_bias": True}, "attention_bias=True"),
-        ({"mlp_bias": True}, "mlp_bias=True"),
+        ({"attention_bias": "yes"}, "attention_bias should be true or false, got 'yes'"),
         ({"head_dim": 8}, "head_dim=8"),
         ({"num_attention_heads": 8}, "head_dim should be even"),
     ],
@@ -119,34 +142,12 @@ def test_what_is_not_computed_is_refused_by_name(changes, message, tmp_path):
         families.read(edited(tmp_path, changes))
 
 
-def test_what_lumina_mgpt_adds_does_not_matter(tmp_path):
+def test_lumina_mgpt_and_anole_are_chameleons_decoder(tmp_path):
     chameleon().save_pretrained(tmp_path)
+    config = gathered(tmp_path, "lumina")[0]
     edited(tmp_path, {"z_loss_weight": 1e-5, "dropout": 0.05, "mask_image_logits": False, "model_parallel_size": 4})
-    assert gathered(tmp_path)[0].qk_norm == "layernorm"
-
-
-PARAMS = {"dim": 24, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "vocab_size": 13, "ffn_dim_multiplier": 1.0}
-PARAMS |= {"multiple_of": 10, "norm_eps": 1e-5, "qk_normalization": True, "swin_norm": False, "rope_theta": 10000.0}
-FFN = 70  # 8/3 of 24, up to the next multiple of 10
-
-
-def meta(directory, **changes):
-    """A random checkpoint as Meta's loader reads it."""
-    rng = torch.Generator().manual_seed(0)
-    shapes = {"tok_embeddings": (13, 24), "norm": (24,), "output": (13, 24)}
-    for i in range(2):
-        block = {"wq": (24, 24), "wk": (12, 24), "wv": (12, 24), "wo": (24, 24)}
-        shapes |= {f"layers.{i}.attention.{k}": v for k, v in block.items()}
-        shapes |= {f"layers.{i}.attention.{x}_normalization": (6,) for x in "qk"}
-        shapes |= {f"layers.{i}.feed_forward.w{n}": (24, FFN) if n == 2 else (FFN, 24) for n in (1, 2, 3)}
-        shapes |= {f"layers.{i}.{x}_norm": (24,) for x in ("attention", "ffn")}
-    weights = {f"{k}.weight": torch.randn(v, generator=rng) * 0.3 + ("norm" in k) for k, v in shapes.items()}
-    weights |= {f"{k}.bias": torch.randn(6, generator=rng) for k in shapes if "normalization" in k}
-    directory.mkdir()
-    torch.save(weights | {"rope.freqs": torch.ones(3)}, directory / "consolidated.pth")
-    (directory / "params.json").write_text(json.dumps({"run": "x", "model": PARAMS | changes}))
-    (directory / "consolidate_params.json").write_text(json.dumps({"model_parallel_size": 1}))
-    return weights
+    edited(tmp_path, {"architectures": ["ChameleonXLLMXForConditionalGeneration"]})
+    assert gathered(tmp_path)[0] == gathered(tmp_path, "lumina")[0] == config
 
 
 def as_meta_computes(weights, tokens):
@@ -166,8 +167,11 @@ def as_meta_computes(weights, tokens):
         w = {k.removeprefix(f"layers.{i}."): v for k, v in weights.items() if k.startswith(f"layers.{i}.")}
         h = rms(x, w["attention_norm.weight"])
         q, k, v = ((h @ w[f"attention.w{n}.weight"].T).view(batch, length, -1, 6) for n in "qkv")
-        norms = {n: (w[f"attention.{n}_normalization.weight"], w[f"attention.{n}_normalization.bias"]) for n in "qk"}
-        q, k = (rotate(torch.nn.functional.layer_norm(a, (6,), *norms[n])) for a, n in ((q, "q"), (k, "k")))
+        for n, heads in (("q", 4), ("k", 2)):  # each device norms its own heads
+            norms = (w[f"attention.{n}_normalization.{x}"] for x in ("weight", "bias"))
+            scale, bias = (norm.repeat_interleave(heads // len(norm), 0) for norm in norms)
+            normed = torch.nn.functional.layer_norm(q if n == "q" else k, (6,)) * scale + bias
+            q, k = (rotate(normed), k) if n == "q" else (q, rotate(normed))
         k, v = (a.repeat_interleave(2, dim=2) for a in (k, v))
         y = torch.nn.functional.scaled_dot_product_attention(*(a.transpose(1, 2) for a in (q, k, v)), is_causal=True)
         x = x + y.transpose(1, 2).flatten(-2) @ w["attention.wo.weight"].T
@@ -177,8 +181,9 @@ def as_meta_computes(weights, tokens):
     return (rms(x, weights["norm.weight"]) @ weights["output.weight"].T).numpy()
 
 
-def test_metas_own_layout_computes_what_meta_computes_and_leaves_as_hugging_faces(tmp_path):
-    weights = meta(tmp_path / "in")
+@pytest.mark.parametrize("parts", [1, 2])
+def test_metas_own_layout_computes_what_meta_computes_and_leaves_as_hugging_faces(parts, tmp_path):
+    weights = meta(tmp_path / "in", parts)
     config, params = gathered(tmp_path / "in")
     ours = our_logits(config, params)
     close(ours, as_meta_computes(weights, torch.tensor(TOKENS)))
@@ -208,10 +213,70 @@ def test_what_metas_settings_do_not_fit_is_named_in_one_line(changes, message, t
     assert "\n" not in str(caught.value)
 
 
-def test_parts_of_metas_larger_model_are_refused(tmp_path):
-    meta(tmp_path / "in")
-    (tmp_path / "in" / "consolidated.pth").rename(tmp_path / "in" / "consolidated.00.pth")
-    assert gathered(tmp_path / "in", "chameleon")[0].layers == 2
-    (tmp_path / "in" / "consolidated.01.pth").write_bytes(b"")
-    with pytest.raises(ValueError, match="holds 2 consolidated"):
+def test_a_download_of_everything_and_a_file_that_names_nothing_for_the_frequencies(tmp_path):
+    """Anole: models/7b beside tokenizer/, and `rope.freqs` is None in what its code converts."""
+    meta(tmp_path / "anole" / "models" / "7b")
+    (tmp_path / "anole" / "tokenizer").mkdir()
+    path = tmp_path / "anole" / "models" / "7b" / "consolidated.pth"
+    torch.save(torch.load(path) | {"rope.freqs": None}, path)
+    config, params = gathered(tmp_path / "anole")
+    config_inner, params_inner = gathered(path.parent, "lumina")
+    assert config_inner == config
+    same_bits(params_inner, params)
+
+
+def change_part(directory, name, change):
+    path = directory / "consolidated.01.pth"
+    part = torch.load(path)
+    torch.save(part | {name: change(part[name])}, path)
+
+
+def test_norms_of_parts_that_drifted_apart_are_averaged_and_other_models_found_out(tmp_path):
+    weights = meta(tmp_path / "in", 2)
+    norm = weights["layers.1.ffn_norm.weight"]
+    change_part(tmp_path / "in", "layers.1.ffn_norm.weight", lambda part: part + 0.01)
+    _, params = gathered(tmp_path / "in")
+    np.testing.assert_allclose(params["layers"]["ffn_norm"]["scale"][1], norm + 0.005, rtol=1e-6)
+    change_part(tmp_path / "in", "layers.1.ffn_norm.weight", lambda part: part + 1)
+    with pytest.raises(ValueError, match=r"layers\.1\.ffn_norm\.weight should be the same in all model parts"):
+        gathered(tmp_path / "in")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("layers.0.attention.wq.weight", lambda v: v[:-1], r"mis-shaped: layers\.0\.attention\.wq"),
+        ("layers.0.attention.wq.weight", lambda v: v[:, 1:], "wq.weight: the model parts' shapes cannot be joined"),
+        ("layers.0.attention_norm.weight", lambda v: v[1:], "should have one shape in all model parts"),
+        ("layers.0.attention.q_normalization.bias", lambda v: v[1:], "should have one shape in all model parts"),
+    ],
+)
+def test_a_part_of_another_shape_is_named_in_one_line(name, change, message, tmp_path):
+    meta(tmp_path / "in", 2)
+    change_part(tmp_path / "in", name, change)
+    with pytest.raises(ValueError, match=message) as caught:
+        gathered(tmp_path / "in")
+    assert "\n" not in str(caught.value)
+
+
+def test_parts_that_are_not_all_there_are_refused(tmp_path):
+    meta(tmp_path / "in", 2)
+    (tmp_path / "in" / "consolidated.01.pth").rename(tmp_path / "in" / "consolidated.02.pth")
+    with pytest.raises(
+        ValueError, match=r"holds consolidated\.00\.pth, consolidated\.02\.pth, .*model_parallel_size=2"
+    ):
+        gathered(tmp_path / "in")
+    (tmp_path / "in" / "consolidated.02.pth").unlink()
+    with pytest.raises(
+        ValueError, match=r"holds consolidated\.00\.pth, and its settings say model_parallel_size=2: copy"
+    ):
+        gathered(tmp_path / "in")
+    (tmp_path / "in" / "consolidated.00.pth").unlink()
+    with pytest.raises(ValueError, match=r"holds no consolidated\.pth"):
+        gathered(tmp_path / "in")
+
+
+def test_another_number_of_rows_than_the_settings_say_is_one_line(tmp_path):
+    meta(tmp_path / "in", vocab_size=13)
+    with pytest.raises(ValueError, match=r"vocab_size=13 and tok_embeddings\.weight has 14 rows"):
         gathered(tmp_path / "in")

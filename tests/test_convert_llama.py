@@ -21,8 +21,8 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from jam_jax.config import CrossConfig, DecoderConfig, VqganConfig
 from jam_jax.convert import families
+from jam_jax.model_config import CrossConfig, DecoderConfig, RopeScaling, VqganConfig
 from jam_jax.models import model
 from jam_jax.tokens import jam
 
@@ -38,6 +38,10 @@ SMALL = {
     "eos_token_id": 2,
     "pad_token_id": 0,
 }
+# Factors that matter within ten tokens: of the wavelengths of a head of 10 one is kept, one blended, three divided.
+LLAMA3 = {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+LLAMA3 |= {"original_max_position_embeddings": 64}
+LINEAR = {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.5}
 CLASSES = {
     "llama": (LlamaConfig, LlamaForCausalLM),
     "qwen2": (Qwen2Config, Qwen2ForCausalLM),
@@ -55,6 +59,12 @@ KINDS = {
                      | {"num_key_value_heads": 5}),
     "emu3": ("emu3", {"num_attention_heads": 6, "num_key_value_heads": 3}),
     "emu3 tied": ("emu3", {"num_attention_heads": 2, "tie_word_embeddings": True}),
+    "llama 3.1": ("llama", {"head_dim": 10, "rope_parameters": LLAMA3}),
+    "llama with every bias, positions divided": ("llama", {"head_dim": 10, "attention_bias": True, "mlp_bias": True}
+                                                 | {"rope_parameters": LINEAR}),
+    "llama with attention biases": ("llama", {"head_dim": 4, "attention_bias": True}),
+    "llama with feed-forward biases": ("llama", {"head_dim": 4, "mlp_bias": True}),
+    "gemma with attention biases": ("gemma", {"head_dim": 4, "attention_bias": True}),
 }  # fmt: skip
 
 
@@ -90,6 +100,15 @@ def test_imported_and_exported_models_give_the_same_logits_and_the_same_bits(kin
     config_back, back = gathered(tmp_path / "out")
     assert config_back == config
     same_bits(back, params)
+
+
+@pytest.mark.parametrize("kind", ["llama 3.1", "llama with every bias, positions divided"])
+def test_stretched_positions_matter_at_this_length(kind, tmp_path):
+    theirs = theirs_of(kind)
+    theirs.save_pretrained(tmp_path)
+    config, params = gathered(tmp_path)
+    plain = our_logits(dataclasses.replace(config, rope_scaling=RopeScaling()), params)
+    assert np.abs(plain - their_logits(theirs)).max() > 1e-2
 
 
 @pytest.mark.parametrize("family", CLASSES)
@@ -147,18 +166,31 @@ def test_emu3_inside_the_larger_model_and_in_its_makers_own_files(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling=.*linear"),
-        ({"rope_parameters": {"rope_type": "llama3", "factor": 8.0, "rope_theta": 5e5}}, "rope_parameters=.*llama3"),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "contradicts itself: rope_parameters=.*linear"),
+        ({"rope_parameters": LLAMA3 | {"factor": None}}, "rope_parameters=.*'llama3' with factor, low_freq_factor"),
+        ({"rope_parameters": LLAMA3 | {"beta_fast": 32}}, "rope_parameters=.*beta_fast"),
+        ({"rope_parameters": LLAMA3 | {"low_freq_factor": 4.0}}, "rope_parameters=.*0 < low < high"),
+        ({"rope_parameters": LINEAR | {"factor": "2"}}, "factor should be a positive number, got '2'"),
+        ({"rope_parameters": LINEAR | {"factor": 0}}, "factor should be a positive number, got 0"),
+        ({"rope_parameters": LINEAR | {"type": "dynamic"}}, "rope_parameters=.*dynamic.*in one way"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "rope_parameters=.*yarn"),
+        ({"rope_parameters": {"rope_type": "longrope", "short_factor": [1.0]}}, "rope_parameters=.*longrope"),
+        ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, "rope_parameters=.*dynamic"),
+        ({"rope_parameters": {"rope_type": ["linear"], "factor": 2.0}}, "rope_parameters=.*'linear'.* not supported"),
         ({"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}}, "partial_rotary_factor.*0.5"),
         ({"rope_parameters": {"full_attention": {"rope_theta": 1e4}}}, "rope_parameters=.*full_attention"),
-        ({"rope_parameters": "no"}, "rope_parameters='no'"),
+        ({"rope_parameters": "no"}, "rope_parameters should be an object of attributes, got 'no'"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5"),
         ({"rope_theta": 5e5}, "contradicts itself: rope_theta=500000.0, rope_parameters.rope_theta=10000.0"),
         ({"rope_parameters": ..., "rope_theta": "big"}, "rope_theta should be a positive number, got 'big'"),
         ({"sliding_window": 4096}, "sliding_window=4096"),
         ({"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}, "attn_.*=50.0, final_.*=30.0"),
-        ({"attention_bias": True}, "attention_bias=True is not supported, only False"),
-        ({"mlp_bias": True}, "mlp_bias=True"),
+        ({"attention_bias": 1}, "attention_bias should be true or false, got 1"),
+        ({"mlp_bias": True}, r"missing: .*mlp\.gate_proj\.bias"),
+        ({"vocab_size": 14}, r"vocab_size=14 and model\.embed_tokens\.weight has 13 rows: .* set vocab_size to 13"),
+        ({"num_hidden_layers": 10**9}, "1000000000 layers by these, and 30 tensors in all"),
+        ({"hidden_size": 2**31}, "hidden_size should be a positive whole number, got 2147483648"),
+        ({"layer_types": 3}, "layer_types=3"),
         ({"hidden_act": "gelu"}, "hidden_act='gelu' is not supported, only 'silu'"),
         ({"layer_types": ["sliding_attention"]}, "layer_types=.*sliding"),
         ({"quantization_config": {"bits": 4}}, "quantization_config"),
@@ -199,8 +231,8 @@ def test_missing_left_over_and_mis_shaped_come_together(llama):
         ("qwen2", {"layer_types": ["full_attention", "sliding_attention", "full_attention"]}, "layer_types"),
         ("gemma", {"hidden_activation": "gelu"}, "hidden_activation='gelu'"),
         ("gemma", {"use_bidirectional_attention": True}, "use_bidirectional_attention=True"),
-        ("gemma", {"attention_bias": True}, "attention_bias=True"),
-        ("emu3", {"mlp_bias": True}, "mlp_bias=True"),
+        ("gemma", {"mlp_bias": True}, "mlp_bias=True may change"),
+        ("qwen2", {"use_pos_skipping": True}, "use_pos_skipping=True"),
         ("emu3", {"text_config": []}, "text_config should be an object"),
         (
             "emu3",
@@ -253,12 +285,14 @@ OURS |= {"chameleon": dataclasses.replace(OURS["llama"], qk_norm="layernorm")}
         {"norm": "layernorm"},
         {"positions": "learned"},
         {"ffn": "relu"},
-        {"bias": "all"},
+        {"bias": "ffn"},
         {"qk_norm": "rmsnorm"},
         {"embed_scale": 2.0},
     ],
 )
 def test_a_decoder_that_a_family_cannot_be_is_refused_by_the_field(family, changes):
+    if "bias" in changes and family not in ("gemma", "qwen2"):  # these have a switch for it
+        changes = {"bias": "qkv"}
     layout = families.writer(family)
     layout.write_config(OURS[family], None)
     with pytest.raises(ValueError, match=f"no such decoder: {next(iter(changes))}="):

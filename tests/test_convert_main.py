@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from jam_jax import checkpoint, config, tokens
 from jam_jax.config import DecoderConfig
 from jam_jax.convert.__main__ import main
-from jam_jax.convert.rules import flatten
 from jam_jax.models import model
+from jam_jax.trees import paths
 
 CHECKPOINTS = Path(__file__).parent / "golden" / "checkpoints"
 SPACE = tokens.jam(text=20, codes=4, codes_per_image=4, sentinels=3, pad_to=8)
@@ -46,7 +47,7 @@ def _random(shapes, rng):
 
 
 def same(a, b):
-    a, b = (flatten(checkpoint.load_model(d)[1]) for d in (a, b))
+    a, b = (paths(checkpoint.load_model(d)[1]) for d in (a, b))
     assert a.keys() == b.keys()
     for path in a:
         np.testing.assert_array_equal(np.asarray(a[path]), np.asarray(b[path]), err_msg=path)
@@ -88,10 +89,29 @@ def test_mistakes_end_in_one_line_and_leave_no_target(ours, tmp_path, capsys):
     fails(capsys, target, "damaged", "import", "--source", tmp_path / "broken")
 
 
-def test_a_jam_cross_comes_in_and_says_that_it_cannot_go_out(tmp_path, capsys):
+def test_a_jam_cross_comes_in_and_goes_out_to_the_original_alone(tmp_path, capsys):
     assert command("import", "--source", CHECKPOINTS / "c_singleton", "--target", tmp_path / "c") == 0
     capsys.readouterr()
-    fails(capsys, tmp_path / "hf", "no other system", "export", "--source", tmp_path / "c", "--family", "opt")
+    fails(capsys, tmp_path / "hf", "but the original", "export", "--source", tmp_path / "c", "--family", "opt")
+    assert command("export", "--source", tmp_path / "c", "--target", tmp_path / "pt", "--family", "metaseq") == 0
+    assert command("import", "--source", tmp_path / "pt", "--target", tmp_path / "again") == 0
+    same(tmp_path / "c", tmp_path / "again")
+
+
+def test_values_that_are_no_numbers_are_kept_and_warned_of(ours, tmp_path, capsys):
+    assert command("export", "--source", ours, "--target", tmp_path / "hf", "--family", "opt") == 0
+    path = tmp_path / "hf" / "model.safetensors"
+    weights = load_file(path)
+    weights["model.decoder.layers.1.fc1.weight"][2, 3] = np.nan
+    weights["model.decoder.embed_tokens.weight"][0, 0] = -np.inf
+    save_file(weights, path, metadata={"format": "pt"})
+    capsys.readouterr()
+    assert command("import", "--source", tmp_path / "hf", "--target", tmp_path / "back") == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert "model.decoder.embed_tokens.weight, model.decoder.layers.1.fc1.weight" in line
+    found = paths(checkpoint.load_model(tmp_path / "back")[1])
+    assert np.isnan(found["layers/ffn/up"][1, 3, 2]) and found["embed/tokens"][0, 0] == -np.inf
+    assert sum(int((~np.isfinite(leaf)).sum()) for leaf in found.values()) == 2
 
 
 def test_a_tokenizer_of_another_model_is_refused(ours, tmp_path, capsys):

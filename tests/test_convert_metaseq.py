@@ -1,18 +1,24 @@
 """metaseq's pieces are found, counted and joined; settings that we do not compute are refused by name."""
 
 import argparse
+import dataclasses
 import shutil
+import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import torch
+from parents import same_bits
 
-from jam_jax.config import CrossConfig
-from jam_jax.convert import parts, rules
+from jam_jax.config import CrossConfig, DecoderConfig
+from jam_jax.convert import parts, rules, writers
 from jam_jax.convert.families import metaseq
-from jam_jax.convert.readers import Tensors
+from jam_jax.convert.readers import Files, Tensors
 from jam_jax.models import model
+from jam_jax.trees import paths
+from tests.tiny import leaves, whole
 
 CHECKPOINTS = Path(__file__).parent / "golden" / "checkpoints"
 WIDTH, FFN, HEADS, VOCAB, PLACES = 8, 16, 2, 11, 12
@@ -54,11 +60,11 @@ def cross(layers, blocks):
 
 
 def understand(weights, **changes):
-    return metaseq.understand(settings(**changes), Tensors(weights, Path("x.pt")), "x.pt")
+    return metaseq.understand(settings(**changes), Tensors(lambda: weights, Path("x.pt")), "x.pt")
 
 
 def gathered(parent):
-    return rules.gather(parent.table, parent.weights, model.shapes(parent.config), "x.pt")
+    return whole(rules.leaves(parent.table, parent.weights, model.shapes(parent.config), "x.pt"))
 
 
 def test_fused_rows_are_keys_values_queries():
@@ -67,7 +73,7 @@ def test_fused_rows_are_keys_values_queries():
     for i in range(2):
         rows = fused[f"decoder.layers.{i}.self_attn.qkv_proj.weight"].split(WIDTH)
         split |= {f"decoder.layers.{i}.self_attn.{n}_proj.weight": r for n, r in zip("kvq", rows, strict=True)}
-    a, b = (rules.flatten(gathered(understand(w))) for w in (fused, split))
+    a, b = (paths(gathered(understand(w))) for w in (fused, split))
     assert a.keys() == b.keys()
     for path in a:
         np.testing.assert_array_equal(a[path], b[path])
@@ -78,7 +84,8 @@ def test_the_number_of_cross_blocks_says_after_which_layers_they_come(layers, bl
     parent = understand(cross(layers, blocks), decoder_layers=layers)
     assert isinstance(parent.config, CrossConfig)
     assert parent.config.every == every
-    assert gathered(parent)["cross"]["llm"]["attn"]["q"].shape[0] == blocks
+    stacks = [leaf.shape[0] for leaf in jax.tree.leaves(gathered(parent)["cross"])]
+    assert set(stacks) == ({blocks} if blocks else set())
 
 
 @pytest.mark.parametrize(("layers", "blocks"), [(5, 2), (4, 3)])
@@ -197,3 +204,87 @@ def test_files_that_are_not_metaseqs_end_in_one_line(tmp_path, contents):
     torch.save(contents, tmp_path / "x.pt")
     with pytest.raises(ValueError, match=r"x\.pt|settings"):
         metaseq.read(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize("settings", [{"disable_bias": 1}, {"no_scale_embedding": "False"}, {"decoder_layers": 10**9}])
+def test_switches_and_sizes_that_are_none_are_named(settings):
+    with pytest.raises(ValueError, match=next(iter(settings)).replace("decoder_layers", "1000000000 layers")):
+        gathered(understand(decoder(), **settings))
+
+
+def exported(config, params, target):
+    table = metaseq.table(config)
+    weights = rules.Exported(table, leaves(params))
+    writers.write_metaseq(target, metaseq.write_settings(config), weights, table.copies)
+    return torch.load(target / "reshard.pt", weights_only=False)
+
+
+@pytest.mark.parametrize("layout", ["a_singleton", "c_singleton"])
+def test_an_export_of_the_originals_weights_is_the_originals_file(layout, tmp_path):
+    parent = metaseq.read(CHECKPOINTS / layout)
+    params = gathered(parent)
+    written = exported(parent.config, params, tmp_path / "out")
+    original = torch.load(CHECKPOINTS / layout / "reshard.pt", weights_only=False)
+    output = "decoder.output_projection.weight"
+    assert written["model"].keys() == original["model"].keys() | {output}
+    for name, value in original["model"].items():
+        assert torch.equal(written["model"][name], value.float()), name
+    assert torch.equal(written["model"][output], written["model"]["decoder.embed_tokens.weight"])
+    ours, theirs = (vars(contents["cfg"]["model"]) for contents in (written, original))
+    assert {k: v for k, v in ours.items() if k in theirs} == {k: theirs[k] for k in ours.keys() & theirs.keys()}
+    assert {"arch", "disable_affine_ln", "tokens_per_sample"} <= ours.keys() & theirs.keys()
+    # What metaseq's loader asks of a file beside the weights.
+    assert {"lr_scheduler_state", "num_updates"} <= written["optimizer_history"][-1].keys()
+    assert "train_iterator" in written["extra_state"]
+    assert written["cfg"]["common"]["model_parallel_size"] == 1
+    assert "_name" in written["cfg"]["task"]
+
+    back = metaseq.read(tmp_path / "out")
+    assert back.config == parent.config
+    same_bits(gathered(back), params)
+
+
+SMALL = DecoderConfig(VOCAB, 2, WIDTH, HEADS, WIDTH // HEADS, FFN, PLACES - 2)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"bias": "all", "norm": "layernorm", "ffn": "gelu"},
+        {"tied": False, "embed_scale": WIDTH**0.5},
+        {"bias": "all", "tied": False},
+    ],
+)
+@pytest.mark.parametrize("cross", [False, True])
+def test_every_kind_of_model_comes_back_the_same(changes, cross, tmp_path):
+    tower = dataclasses.replace(SMALL, **changes)
+    config = CrossConfig(tower, tower) if cross else tower
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda s: rng.normal(size=s.shape).astype(np.float32), model.shapes(config))
+    exported(config, params, tmp_path / "out")
+    back = metaseq.read(tmp_path / "out")
+    assert model.computes_the_same(back.config, config)
+    same_bits(gathered(back), params)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (CrossConfig(SMALL, SMALL, every=1), "cross blocks every=1 of 2 layers"),
+        (CrossConfig(*[dataclasses.replace(SMALL, layers=3)] * 2), "every=2 of 3 layers"),
+        (CrossConfig(SMALL, dataclasses.replace(SMALL, ffn="gelu")), "its towers are alike in every setting"),
+        (CrossConfig(*[dataclasses.replace(SMALL, positions="rope")] * 2), "positions=rope"),
+        (dataclasses.replace(SMALL, kv_heads=1), "kv_heads=1"),
+        (dataclasses.replace(SMALL, bias="qkv", position_offset=0), r"position_offset=0 \(metaseq: 2\), bias=qkv"),
+    ],
+)
+def test_what_metaseq_cannot_build_is_refused_by_name(config, message):
+    with pytest.raises(ValueError, match=f"metaseq has no such .*{message}"):
+        metaseq.write_settings(config)
+
+
+def test_without_torch_an_export_says_what_to_install_and_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ValueError, match="pip install torch"):
+        writers.write_metaseq(tmp_path / "out", {}, Files(()), {})
+    assert list(tmp_path.iterdir()) == []

@@ -15,6 +15,8 @@ from jam_jax.config import CrossConfig, DecoderConfig, VqganConfig
 from jam_jax.convert import families, rules, writers
 from jam_jax.convert.families import opt
 from jam_jax.models import model
+from jam_jax.trees import paths
+from tests.tiny import leaves, whole
 
 SMALL = {
     "vocab_size": 13,
@@ -45,11 +47,11 @@ def random_opt(**kind):
 
 def gathered(source):
     parent = families.read(source)
-    return parent.config, rules.gather(parent.table, parent.weights, model.shapes(parent.config), str(source))
+    return parent.config, whole(rules.leaves(parent.table, parent.weights, model.shapes(parent.config), str(source)))
 
 
 def export(config, params, target, **options):
-    weights = rules.Exported(opt.table(config), params)
+    weights = rules.Exported(opt.table(config), leaves(params))
     writers.write_hugging_face(target, opt.write_config(config, None), weights, **options)
 
 
@@ -80,8 +82,8 @@ def test_imported_and_exported_models_give_the_same_logits_and_the_same_bits(kin
 
     config_back, back = gathered(tmp_path / "out")
     assert config_back == config
-    for path, value in rules.flatten(back).items():
-        np.testing.assert_array_equal(value, rules.flatten(params)[path], err_msg=path)
+    for path, value in paths(back).items():
+        np.testing.assert_array_equal(value, paths(params)[path], err_msg=path)
 
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
@@ -115,8 +117,8 @@ def test_export_in_shards_loads_as_one(tmp_path):
     again = OPTForCausalLM.from_pretrained(tmp_path / "out")
     assert all(torch.equal(v, theirs.state_dict()[k]) for k, v in again.state_dict().items())
     back = gathered(tmp_path / "out")[1]
-    for path, value in rules.flatten(back).items():
-        np.testing.assert_array_equal(value, rules.flatten(params)[path])
+    for path, value in paths(back).items():
+        np.testing.assert_array_equal(value, paths(params)[path])
 
 
 def write(directory, changes):
@@ -137,6 +139,9 @@ def write(directory, changes):
         ({"quantization_config": {"bits": 4}}, "quantization_config"),
         ({"num_attention_heads": 5}, "hidden_size .* num_attention_heads"),
         ({"ffn_dim": None}, "ffn_dim should be"),
+        ({"vocab_size": 14}, r"vocab_size=14 and model\.decoder\.embed_tokens\.weight has 13 rows"),
+        ({"enable_bias": "false"}, "enable_bias should be true or false, got 'false'"),
+        ({"init_std": "x"}, "init_std should be a positive number, got 'x'"),
         ({"ffn_dim": 24}, r"mis-shaped: .*fc1\.weight is \[20, 12\], not \[24, 12\]"),
         ({"num_hidden_layers": 4}, r"missing: model\.decoder\.layers\.3"),
         ({"num_hidden_layers": 2}, r"left over: model\.decoder\.layers\.2"),

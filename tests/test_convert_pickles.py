@@ -110,3 +110,19 @@ def test_tensors_are_mapped_not_read(tmp_path):
     tensor = pickles.load(path)["w"]
     assert str(path) in Path("/proc/self/maps").read_text()
     assert pickles.to_numpy(tensor)[-1] == 999
+
+
+def test_settings_that_hold_one_thing_many_times_over_are_opened_once():
+    settings = {"x": 1}
+    for _ in range(20):  # 10 ** 20 of them, were each opened
+        settings = {"inner": [settings] * 10}
+    assert len(pickles.plain(settings)["inner"]) == 10
+    assert pickles.plain({("a",): 1, 2: 3, None: 4}) == {"2": 3}
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("[enforce fail] can't allocate memory: you tried\nto")])
+def test_a_file_that_asks_for_more_memory_than_there_is_says_so(tmp_path, monkeypatch, error):
+    torch.save({"w": torch.ones(2)}, tmp_path / "x.bin", _use_new_zipfile_serialization=False)
+    monkeypatch.setattr(torch, "load", lambda *_, **__: (_ for _ in ()).throw(error))
+    with pytest.raises(ValueError, match=r"x\.bin asks for more memory than there is: .*again elsewhere$"):
+        pickles.load(tmp_path / "x.bin")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from jam_jax.convert.readers import open_file, open_weights
+from jam_jax.convert.readers import all_finite, open_file, open_weights
 
 ARRAYS = {
     "a": np.arange(6, dtype=np.float32).reshape(2, 3) / 7,
@@ -135,7 +135,7 @@ def test_what_is_no_checkpoint_says_so(tmp_path):
         (tmp_path / "x.txt", "is no checkpoint"),
         (tmp_path / "nothing.pt", "there is no file"),
         (tmp_path / "nowhere", "there is no file"),
-        (tmp_path / "odd.pt", "a should be tensors"),
+        (tmp_path / "odd.pt", "'a' should be dense tensors"),
         (tmp_path / "list.pt", "holds no dict of tensors"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -151,4 +151,61 @@ def test_without_torch_safetensors_are_read_and_pickles_say_what_to_install(tmp_
     monkeypatch.setitem(sys.modules, "torch", None)
     same_bits(open_file(tmp_path / "model.safetensors"))
     with pytest.raises(ValueError, match="pip install torch"):
+        open_file(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("odd", [np.nan, -np.nan, np.inf, -np.inf])
+def test_what_is_no_number_is_seen_wherever_it_stands(kind, odd):
+    values = np.full((3, 5), np.finfo(np.float16).max, kind)
+    values[0, 0] = np.float32(1e-7)
+    assert all_finite(values, chunk=4) and all_finite(values.T, chunk=4) and all_finite(values[:0])
+    for place in ((0, 0), (1, 3), (2, 4)):
+        changed = values.copy()
+        changed[place] = odd
+        assert not all_finite(changed, chunk=4)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 10**5, '{"weight_map": {"a": 3}}', '{"weight_map": {"a": ["x"]}}', '{"weight_map": {"a\\nb": "x"}}', "\xff"],
+)
+def test_an_index_of_other_things_ends_in_one_line(tmp_path, text):
+    (tmp_path / "model.safetensors.index.json").write_text(text, encoding="latin-1")
+    with pytest.raises(ValueError, match=r"index\.json is damaged") as caught:
+        open_weights(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_name_that_would_break_the_line_is_refused(tmp_path):
+    save_file({"a\nb": ARRAYS["a"]}, tmp_path / "x.safetensors")
+    torch.save({"a\nb": torch.ones(2)}, tmp_path / "x.pt")
+    for path in tmp_path.iterdir():
+        with pytest.raises(ValueError, match=r"damaged: it holds the name 'a\\nb'$"):
+            open_file(path)
+
+
+def test_a_directory_in_place_of_a_file_is_none(tmp_path):
+    (tmp_path / "model.safetensors").mkdir()
+    with pytest.raises(ValueError, match=r"model\.safetensors is no file"):
+        open_weights(tmp_path)
+
+
+def test_a_name_that_holds_nothing_is_left_out(tmp_path):
+    torch.save({"a": torch.ones(2), "rope.freqs": None}, tmp_path / "x.pt")
+    assert open_file(tmp_path / "x.pt").names() == ["a"]
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.ones(1).expand(10**9),
+        torch.ones(2, 2).to_sparse(),
+        torch.ones(2, device="meta"),
+    ],
+    ids=["one value for many", "sparse", "without values"],
+)
+def test_a_tensor_that_is_not_dense_is_refused_without_opening_it_out(tmp_path, tensor):
+    torch.save({"a": tensor}, tmp_path / "x.pt")
+    with pytest.raises(ValueError, match=r"x\.pt: 'a' should be dense tensors|x\.pt is damaged|neither a weight"):
         open_file(tmp_path / "x.pt")

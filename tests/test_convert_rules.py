@@ -10,6 +10,7 @@ from safetensors.numpy import save_file
 from jam_jax.convert import rules
 from jam_jax.convert.readers import Files, Safetensors
 from jam_jax.convert.rules import Rule, Table
+from tests.tiny import leaves, whole
 
 SIZES = {"V": 5, "D": 3, "N": 2, "H": 2, "L": 2}
 TABLE = Table(
@@ -50,7 +51,7 @@ def stored(tmp_path, arrays):
 
 
 def gather(tmp_path, arrays):
-    return rules.gather(TABLE, stored(tmp_path, arrays), structs(SHAPES), "it")
+    return whole(rules.leaves(TABLE, stored(tmp_path, arrays), structs(SHAPES), "it"))
 
 
 def test_every_number_lands_where_the_letters_say(tmp_path):
@@ -71,7 +72,7 @@ def test_every_number_lands_where_the_letters_say(tmp_path):
 
 def test_the_table_backwards_gives_the_source_bit_for_bit(tmp_path):
     arrays = source()
-    back = rules.Exported(TABLE, gather(tmp_path, arrays))
+    back = rules.Exported(TABLE, leaves(gather(tmp_path, arrays)))
     assert sorted(back.names()) == sorted(arrays)
     for name, value in arrays.items():
         assert back.shape(name) == value.shape
@@ -82,9 +83,19 @@ def test_the_table_backwards_gives_the_source_bit_for_bit(tmp_path):
 @pytest.mark.parametrize("kind", [np.float16, ml_dtypes.bfloat16])
 def test_half_precision_is_read_exactly(tmp_path, kind):
     arrays = {name: value.astype(kind) for name, value in source().items()}
-    tree = gather(tmp_path, arrays)
-    assert tree["embed"]["tokens"].dtype == np.float32
-    np.testing.assert_array_equal(tree["embed"]["tokens"], arrays["embed"].astype(np.float32))
+    tree = rules.leaves(TABLE, stored(tmp_path, arrays), structs(SHAPES), "it")
+    assert tree["embed"]["tokens"].dtype == tree["layers"]["k"].dtype == kind
+    np.testing.assert_array_equal(tree["embed"]["tokens"].whole(), arrays["embed"])
+
+
+def test_a_single_number_has_no_axes(tmp_path):
+    table, shapes = Table((Rule("temperature", "->", "scale"),), {}), structs({"scale": ()})
+    tree = rules.leaves(table, stored(tmp_path, {"temperature": np.array(3, np.float32)}), shapes, "it")
+    assert tree["scale"].shape == () and whole(tree)["scale"] == 3
+    back = rules.Exported(table, tree)
+    assert back.shape("temperature") == back.read("temperature").shape == () and back.read("temperature") == 3
+    with pytest.raises(ValueError, match=r"temperature is \[1\], not \[\]"):
+        rules.leaves(table, stored(tmp_path, {"temperature": np.zeros(1, np.float32)}), shapes, "it")
 
 
 def test_all_that_does_not_fit_is_reported_together_before_anything_is_read(tmp_path):
@@ -96,7 +107,7 @@ def test_all_that_does_not_fit_is_reported_together_before_anything_is_read(tmp_
     weights = Files([first, stored(tmp_path, {"embed": arrays["embed"]})])
     weights.read = lambda name: pytest.fail(f"{name} was read")
     with pytest.raises(ValueError) as caught:
-        rules.gather(TABLE, weights, structs(SHAPES), "my checkpoint")
+        whole(rules.leaves(TABLE, weights, structs(SHAPES), "my checkpoint"))
     message = str(caught.value)
     assert "\n" not in message and message.startswith("my checkpoint")
     assert "missing: block.1.out" in message

@@ -24,8 +24,11 @@ from jam_jax.convert.families import vqgan as family
 from jam_jax.convert.families import vqgan_settings
 from jam_jax.data.__main__ import main as data_main
 from jam_jax.data.image_tokenizer import ImageTokenizer
-from jam_jax.data.tokenizers import open_tokenizer, train_text_tokenizer
+from jam_jax.data.sentencepiece_text import train_text_tokenizer
+from jam_jax.data.tokenizers import open_tokenizer
 from jam_jax.models import codebook, vqgan
+from jam_jax.trees import paths
+from tests.tiny import leaves, whole
 
 torch.set_num_threads(1)  # its threads and those of jax would wait for one another
 
@@ -156,7 +159,7 @@ def write(directory, c, state=None, **changes):
 
 def gathered(source, name="auto", resolution=0):
     parent = families.read(source, name, resolution)
-    return parent, rules.gather(parent.table, parent.weights, checkpoint.shapes(parent.config), str(source))
+    return parent, whole(rules.leaves(parent.table, parent.weights, checkpoint.shapes(parent.config), str(source)))
 
 
 def command(*args):
@@ -169,7 +172,7 @@ def command(*args):
 
 
 def same(a, b):
-    a, b = rules.flatten(a), rules.flatten(b)
+    a, b = paths(a), paths(b)
     assert a.keys() == b.keys()
     for path in a:
         np.testing.assert_array_equal(np.asarray(a[path]), np.asarray(b[path]), err_msg=path)
@@ -282,7 +285,7 @@ def test_the_published_sizes_are_understood(tmp_path):
 def test_import_export_import_is_the_same_to_the_bit(kind, tmp_path):
     state = random_state(KINDS[kind])
     _, params = gathered(write(tmp_path / "run", KINDS[kind], state))
-    weights = rules.Exported(family.table(KINDS[kind]), params)
+    weights = rules.Exported(family.table(KINDS[kind]), leaves(params))
     writers.write_taming(tmp_path / "out", family.write_config(KINDS[kind]), weights)
     parent, again = gathered(tmp_path / "out")
     assert parent.config == KINDS[kind]
@@ -392,9 +395,11 @@ def test_what_the_others_cannot_read_has_no_export():
         family.write_config(DecoderConfig(13, 2, 12, 2, 6, 20, 10))
 
 
-def test_a_converted_tokenizer_is_assembled_used_and_exported_by_the_commands(tmp_path):
+def test_a_converted_tokenizer_is_assembled_used_and_exported_by_the_commands(tmp_path, capsys):
     c, state = GUMBEL, random_state(GUMBEL)
     source = write(tmp_path / "run", c, state)
+    assert command("import", "--source", source, "--target", tmp_path / "ours", "--tokenizer", tmp_path) == 1
+    assert "are for language models" in capsys.readouterr().err
     assert command("import", "--source", source, "--target", tmp_path / "ours") == 0
     train_text_tokenizer(["a cat on a mat", "the dog in the sun"] * 20, tmp_path / "text.model", 270)
     parts = ["--text", str(tmp_path / "text.model"), "--image", str(tmp_path / "ours"), "--sentinels", "3"]

@@ -31,7 +31,12 @@ PAIRED = dataclasses.replace(
 ROWS = dataclasses.replace(
     PAIRED, text=(4, 28), image_ids=tuple(range(12, 20)), picture_layout=(28, CODE, CODE, 31, CODE, CODE, 31)
 )
-SPACES = {"jam": JAM, "paired": PAIRED, "rows": ROWS}
+# Liquid's: a start of its own, and a form of its own for a picture of nothing.
+OWN = dataclasses.replace(PAIRED, start_of_document=3, unconditional=(3, 30))
+SPACES = {"jam": JAM, "paired": PAIRED, "rows": ROWS, "own": OWN}
+TEXT_ONLY = dataclasses.replace(
+    PAIRED, image_ids=(), start_of_image=None, end_of_image=None, picture_layout=(), picture_closers=()
+)
 
 TINY = DecoderConfig(
     vocab_size=JAM.vocab_size, layers=3, width=16, heads=2, head_size=8, ffn_width=32, max_positions=48
@@ -81,9 +86,9 @@ def reference(name: str, space: TokenSpace, prompt: Sequence[int], settings: Set
             logits = logits_after(ids)
             if inside:
                 may = [i for i in range(space.vocab_size) if space.modality[i] == IMAGE]
-                mask = [space.sentinel(0)] if space.sentinels[1] > space.sentinels[0] else []
+                mask = [30] if space is JAM else []
                 if settings.guidance != 1:
-                    u = logits_after([space.end_of_document, *mask, *ids[len(ids) - place :]])
+                    u = logits_after([*(space.unconditional or [2, *mask]), *ids[len(ids) - place :]])
                     logits = u + settings.guidance * (logits - u)
             elif place == n:
                 may = list(space.picture_closers)
@@ -151,7 +156,7 @@ def pictures(space: TokenSpace, prompt: list[int], ids: list[int]) -> int:
         ("decoder", "jam", PLAIN),
         ("decoder", "jam", GUIDED),
         ("decoder", "jam", dataclasses.replace(GUIDED, text=GREEDY, image=GREEDY)),
-        ("decoder", "paired", GUIDED),
+        ("decoder", "own", GUIDED),
         ("rotary", "rows", GUIDED),
         ("cross", "jam", dataclasses.replace(GUIDED, guidance=1.7)),
         ("cross", "rows", PLAIN),
@@ -193,7 +198,7 @@ def test_guidance_of_one_equals_no_guidance() -> None:
     params, values = PARAMS["decoder"], engine.steps.numbers(dataclasses.replace(GUIDED, guidance=1.0))
     phases = [states.read_prompt(JAM, prompt) for prompt in PROMPTS]
     state = engine._start(JAM, PROMPTS, phases, [48] * 4, engine.row_keys(5, 4), 4, 64)
-    prefix = jnp.array(engine.default_unconditional(JAM))
+    prefix = jnp.array(JAM.blank)
     both = [engine._decode(TINY, JAM, 16, guided, params, values, prefix, state) for guided in (False, True)]
     np.testing.assert_array_equal(both[0][0], both[1][0])
     assert decode("decoder", JAM, PROMPTS, dataclasses.replace(GUIDED, guidance=1.0)) != decode(
@@ -206,7 +211,7 @@ def test_limits_and_pads() -> None:
     phases = [states.read_prompt(JAM, prompt) for prompt in PROMPTS]
     limits = [6, 48, 9, 20]
     state = engine._start(JAM, PROMPTS, phases, limits, engine.row_keys(1, 4), 4, 64)
-    prefix = jnp.array(engine.default_unconditional(JAM))
+    prefix = jnp.array(JAM.blank)
     for seed in range(4):
         state = dataclasses.replace(state, keys=engine.row_keys(seed, 4))
         found, lengths = engine._decode(
@@ -258,6 +263,7 @@ def test_grammar_table() -> None:
     assert grammar(PAIRED, phase=DRAWING, place=5) == ({29}, CODE)
     assert grammar(ROWS, phase=DRAWING, place=3)[1] == 31
     assert grammar(ROWS, phase=DRAWING, place=4) == (set(range(12, 20)), CODE)
+    assert grammar(TEXT_ONLY) == (text | {2}, CODE)  # none to open, whatever the settings say
     assert grammar(ROWS)[0] == set(range(4, 12)) | set(range(20, 28)) | {28, 2}
 
 
@@ -268,6 +274,8 @@ def test_prompts_are_read_by_the_same_grammar() -> None:
     assert states.read_prompt(JAM, [2, *picture, 28, *picture[:3]]) == (DRAWING, 3)  # one picture after another
     assert states.read_prompt(JAM, [2, 5, 30, 2]) == (WRITING, 0)  # an instruction
     assert states.read_prompt(ROWS, [2, 28, 12, 13]) == (DRAWING, 3)
+    with pytest.raises(ValueError, match="no image tokenizer yet"):
+        states.read_prompt(dataclasses.replace(JAM, picture_layout=(), picture_closers=()), [2, 28])
     for broken in ([2, 20], [2, 28, 5], [2, *picture, 5]):
         with pytest.raises(ValueError, match="token"):
             states.read_prompt(JAM, broken)

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jam_jax.config import DecoderConfig
+from jam_jax.model_config import BIASES, DecoderConfig, RopeScaling
 from jam_jax.models import model
 from jam_jax.models.attention import attend, visible
-from jam_jax.models.layers import rope
-from jam_jax.sharding import paths
+from jam_jax.models.layers import rope, rope_frequencies
+from jam_jax.trees import like, paths
 from tests.tiny import DECODER, FAMILIES, forward, randomise
 
 TOKENS = jax.random.randint(jax.random.key(3), (2, 12), 0, DECODER.vocab_size)
@@ -86,14 +86,44 @@ def test_documents_packed_in_a_row_are_as_each_alone(family: str) -> None:
 
 
 def test_rope_makes_scores_depend_on_distance_alone() -> None:
-    q, k = jax.random.normal(jax.random.key(0), (2, 1, 1, 1, 8))
+    q, k = jax.random.normal(jax.random.key(0), (2, 1, 1, 1, 6))
 
     def score(at_query: int, at_key: int) -> jax.Array:
-        turned = [rope(x, jnp.full((1, 1), at), 1e4) for x, at in ((q, at_query), (k, at_key))]
+        turned = [rope(FAMILIES["llama"], x, jnp.full((1, 1), at)) for x, at in ((q, at_query), (k, at_key))]
         return (turned[0] * turned[1]).sum()
 
     np.testing.assert_allclose(score(9, 4), score(25, 20), rtol=1e-4)
     assert abs(score(9, 4) - score(9, 5)) > 1e-3
+
+
+def test_stretched_frequencies_by_hand() -> None:
+    """Wavelengths 2π, 20π and 200π in a context of 100 tokens: kept, blended, divided; and all of them divided."""
+    config = dataclasses.replace(DECODER, head_size=6, positions="rope", rope_base=1e3)
+    plain = [1.0, 0.1, 0.01]
+    np.testing.assert_allclose(rope_frequencies(config), plain, rtol=1e-6)
+    linear = dataclasses.replace(config, rope_scaling=RopeScaling("linear", 4.0))
+    np.testing.assert_allclose(rope_frequencies(linear), np.divide(plain, 4), rtol=1e-6)
+    stretch = RopeScaling("llama3", 8.0, low=1.0, high=3.0, original_positions=100)
+    llama3 = dataclasses.replace(config, rope_scaling=stretch)
+    kept = (100 / (20 * np.pi) - 1) / 2
+    np.testing.assert_allclose(rope_frequencies(llama3), [1.0, 0.1 * (kept + (1 - kept) / 8), 0.01 / 8], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("family", "bias"), [*(("llama", bias) for bias in BIASES), ("opt", "all")])
+def test_each_bias_moves_the_logits_and_there_are_no_others(family: str, bias: str) -> None:
+    config = dataclasses.replace(FAMILIES[family], bias=bias, qk_norm="none", layers=1)
+    params = randomise(model.init(config, jax.random.key(0)))
+    flat = paths(params)
+    found = {path.rpartition("/")[2].removesuffix("_bias") for path in flat if path.endswith("_bias")}
+    gated = config.ffn.endswith("gated")
+    assert found == {name for name in BIASES[bias] if gated or name != "gate"}
+    before, _ = forward(config, params, TOKENS)
+    # A bias of the keys adds the same to all scores of a query; only the rotary embedding lets it be seen.
+    for name in found - ({"k"} if config.positions == "learned" else set()):
+        path = next(path for path in flat if path.endswith(f"/{name}_bias"))
+        moved = flat[path] + jax.random.normal(jax.random.key(1), flat[path].shape)
+        after, _ = forward(config, like(params, flat | {path: moved}), TOKENS)
+        assert jnp.abs(before - after).max() > 1e-3, path
 
 
 def test_outputs_start_at_zero_and_weights_within_three_deviations() -> None:
@@ -108,3 +138,8 @@ def test_mistaken_sizes_are_named() -> None:
         dataclasses.replace(DECODER, kv_heads=3)
     with pytest.raises(ValueError, match="even head_size"):
         dataclasses.replace(DECODER, head_size=5, positions="rope")
+    with pytest.raises(ValueError, match="rope_scaling is of rotary positions"):
+        dataclasses.replace(DECODER, rope_scaling=RopeScaling("linear", 2.0))
+    for changes in ({"factor": 0.0}, {"low": 4.0}, {"original_positions": 0}, {"factor": float("nan")}):
+        with pytest.raises(ValueError, match="rope_scaling needs|original_positions must be at least 1"):
+            RopeScaling("llama3", **changes)  # type: ignore[arg-type]

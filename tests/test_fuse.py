@@ -1,6 +1,7 @@
 """Laws of the fusions, and what the command says of parents that do not fit."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -9,13 +10,16 @@ import numpy as np
 import pytest
 
 from jam_jax import checkpoint, tokens
-from jam_jax.fuse import compatibility, cross, uniform, width
+from jam_jax.data.sentencepiece_text import train_text_tokenizer
+from jam_jax.fuse import compatibility, cross, rows, uniform, width
 from jam_jax.fuse.__main__ import main
+from jam_jax.models import cross as model_cross
 from jam_jax.models import model
-from jam_jax.sharding import paths
-from tests.tiny import DECODER, FAMILIES, OPT_LIKE, forward, randomise
+from jam_jax.trees import paths
+from tests.tiny import DECODER, FAMILIES, LLAMA_LIKE, OPT_LIKE, forward, leaves, randomise, whole
 
-SPACE = tokens.jam(text=40, codes=8, codes_per_image=4, sentinels=11)
+PIECES = 270
+SPACE = tokens.jam(text=PIECES, codes=8, codes_per_image=4, sentinels=11)
 TOKENS = jax.random.randint(jax.random.key(3), (2, 9), 0, DECODER.vocab_size)
 
 
@@ -23,15 +27,21 @@ def parent(config: object, seed: int) -> dict:
     return randomise(model.init(config, jax.random.key(0)), seed)  # type: ignore[arg-type]
 
 
+def fused_by(fuse: Callable, *args: object, **options: object) -> dict:
+    """A fusion of arrays, as arrays."""
+    _, fused = fuse(*(leaves(a) if isinstance(a, dict) else a for a in args), **options)
+    return whole(fused)
+
+
 def test_two_equal_parents_averaged_are_the_parent() -> None:
     llm = parent(DECODER, 1)
-    _, fused = uniform.fuse(DECODER, llm, llm)
+    fused = fused_by(uniform.fuse, DECODER, llm, llm)
     jax.tree.map(np.testing.assert_array_equal, fused, llm)
 
 
 def test_the_average_lies_half_way() -> None:
     llm, img = parent(DECODER, 1), parent(DECODER, 2)
-    _, fused = uniform.fuse(DECODER, llm, img)
+    fused = fused_by(uniform.fuse, DECODER, llm, img)
     np.testing.assert_allclose(
         fused["layers"]["attn"]["q"], 0.5 * llm["layers"]["attn"]["q"] + 0.5 * img["layers"]["attn"]["q"], rtol=1e-6
     )
@@ -41,9 +51,9 @@ def test_the_average_lies_half_way() -> None:
 def test_width_equals_the_hand_built_block_matrices(init: width.Init) -> None:
     config = OPT_LIKE
     llm, img = paths(parent(config, 1)), paths(parent(config, 2))
-    wide, fused = width.fuse(config, parent(config, 1), parent(config, 2), init)
+    wide, fused = width.fuse(config, leaves(parent(config, 1)), leaves(parent(config, 2)), init)
     assert (wide.width, wide.heads, wide.head_size, wide.ffn_width) == (48, 8, 6, 80)
-    found = paths(fused)
+    found = paths(whole(fused))
     # Each role as a matrix with rows = outputs, as the paper writes it.
     D, E = config.width, config.heads * config.head_size
     roles = {
@@ -68,15 +78,15 @@ def test_width_equals_the_hand_built_block_matrices(init: width.Init) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_fusion_has_the_shapes_of_its_config(family: str) -> None:
-    config = FAMILIES[family]
-    llm, img = parent(config, 1), parent(config, 2)
-    space = dataclasses.replace(SPACE, vocab_size=config.vocab_size)
+    config = dataclasses.replace(FAMILIES[family], vocab_size=SPACE.vocab_size)
+    llm, img = leaves(parent(config, 1)), leaves(parent(config, 2))
     fusions = [
         uniform.fuse(config, llm, img),
         width.fuse(config, llm, img),
-        cross.fuse(config, config, llm, img, space, key=jax.random.key(0)),
+        cross.fuse(config, config, llm, img, SPACE, key=jax.random.key(0)),
     ]
-    for fused, params in fusions:
+    for fused, found in fusions:
+        params = whole(found)
         assert jax.tree.structure(params) == jax.tree.structure(model.shapes(fused))
         jax.tree.map(lambda a, b: np.testing.assert_equal(a.shape, b.shape), params, model.shapes(fused))
         assert jnp.isfinite(forward(fused, params, TOKENS)[0]).all()
@@ -85,7 +95,7 @@ def test_every_fusion_has_the_shapes_of_its_config(family: str) -> None:
 def test_cross_takes_text_rows_from_the_llm_and_all_others_from_the_image_parent() -> None:
     config = dataclasses.replace(DECODER, vocab_size=SPACE.vocab_size)
     llm, img = parent(config, 1), parent(config, 2)
-    _, fused = cross.fuse(config, config, llm, img, SPACE, key=jax.random.key(0))
+    fused = fused_by(cross.fuse, config, config, llm, img, SPACE, key=jax.random.key(0))
     rows = fused["embed"]["tokens"]
     text = slice(*SPACE.text)
     np.testing.assert_array_equal(rows[text], llm["embed"]["tokens"][text])
@@ -99,6 +109,7 @@ def test_cross_takes_text_rows_from_the_llm_and_all_others_from_the_image_parent
 def write_parent(directory: Path, space: tokens.TokenSpace, seed: int, **changes: object) -> Path:
     tokenizer = directory.with_suffix(".tokenizer")
     tokenizer.mkdir()
+    train_text_tokenizer(["a red circle above a blue square"], tokenizer / "text.model", space.text[1])
     (tokenizer / "tokens.json").write_text(space.to_json())
     config = dataclasses.replace(DECODER, vocab_size=space.vocab_size, **changes)  # type: ignore[arg-type]
     checkpoint.save_model(directory, config, parent(config, seed), tokenizer=tokenizer)
@@ -118,15 +129,140 @@ def test_the_command_fuses_two_directories(tmp_path: Path) -> None:
 def test_parents_that_do_not_fit_are_told_in_what_and_nothing_is_written(tmp_path: Path) -> None:
     llm = write_parent(tmp_path / "llm", SPACE, 1)
     img = write_parent(
-        tmp_path / "img", tokens.jam(text=41, codes=7, codes_per_image=4, sentinels=11), 2, heads=8, head_size=3
+        tmp_path / "img", tokens.jam(text=PIECES + 1, codes=7, codes_per_image=4, sentinels=11), 2, heads=8, head_size=3
     )
     with pytest.raises(
-        ValueError, match=r"heads: the LLM has 4, the image parent 8; .*tokenizer: .*different meanings"
+        ValueError, match=r"heads: the LLM has 4, the image parent 8; .*image codes: the LLM has 8, the image parent 7"
     ):
         main(["cross", "--llm", str(llm), "--img", str(img), "--target", str(tmp_path / "fused")])
     assert not (tmp_path / "fused").exists()
 
 
 def test_a_fusion_is_not_fused_again() -> None:
-    misfits = compatibility.config_misfits(cross.CrossConfig(DECODER, DECODER), DECODER)
-    assert misfits == ["the LLM is a CrossConfig, not a plain decoder: fuse its parents instead"]
+    (row,) = compatibility.compare_configs(cross.CrossConfig(DECODER, DECODER), DECODER)
+    assert row.verdict == "error"
+    assert (row.llm, row.img) == ("CrossConfig", "DecoderConfig")
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({"layers": LLAMA_LIKE.layers + 1}, "error"),
+        ({"width": 32}, "error"),
+        ({"heads": 2, "kv_heads": 2}, "error"),
+        ({"kv_heads": 4}, "error"),
+        ({"head_size": 4}, "error"),
+        ({"ffn_width": 8}, "error"),
+        ({"tied": not LLAMA_LIKE.tied}, "error"),
+        ({"bias": "all"}, "error"),
+        ({"norm": "layernorm"}, "error"),
+        ({"ffn": "relu"}, "error"),
+        ({"vocab_size": LLAMA_LIKE.vocab_size + 1}, "error"),
+        ({"vocab_size": LLAMA_LIKE.vocab_size - 1}, "warning"),
+        ({"ffn": "gelu_gated"}, "warning"),
+        ({"norm": "rmsnorm_plus_one"}, "warning"),
+        ({"norm_eps": 1e-4}, "warning"),
+        ({"rope_base": 5e5}, "warning"),
+        ({"max_positions": 8}, "warning"),
+        ({"embed_scale": 3.0}, "warning"),
+    ],
+)
+def test_what_shapes_a_weight_is_an_error_and_what_only_uses_it_a_warning(changes: dict, verdict: str) -> None:
+    rows = compatibility.compare_configs(dataclasses.replace(LLAMA_LIKE, **changes), LLAMA_LIKE)
+    found = {row.name: row.verdict for row in rows if row.verdict != "fits"}
+    assert verdict in found.values()
+    assert set(found) <= {*changes, "kv_heads"}
+
+
+def test_check_prints_the_comparison_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    llm = write_parent(tmp_path / "llm", SPACE, 1, ffn="gelu")
+    img = write_parent(tmp_path / "img", SPACE, 2)
+    main(["uniform", "--llm", str(llm), "--img", str(img), "--target", str(tmp_path / "fused"), "--check"])
+    said = capsys.readouterr().out
+    assert "the parents fit, with 1 warnings" in said
+    (line,) = [line for line in said.splitlines() if " ffn " in line]
+    assert "gelu" in line
+    assert "warning" in line
+    assert not (tmp_path / "fused").exists()
+
+
+def test_an_image_parent_that_grew_out_of_the_llm_brings_its_own_rows() -> None:
+    config = dataclasses.replace(DECODER, vocab_size=SPACE.vocab_size, tied=False)
+    few = dataclasses.replace(config, vocab_size=PIECES)
+    llm, img = parent(few, 1), parent(config, 2)
+    completed = whole(rows.complete(leaves(llm), leaves(img)))
+    for table in (lambda t: t["embed"]["tokens"], lambda t: t["unembed"]):
+        np.testing.assert_array_equal(table(completed)[:PIECES], table(llm))
+        np.testing.assert_array_equal(table(completed)[PIECES:], table(img)[PIECES:])
+    fused = fused_by(uniform.fuse, config, completed, img)
+    np.testing.assert_array_equal(fused["unembed"][PIECES:], img["unembed"][PIECES:])
+    np.testing.assert_allclose(fused["unembed"][:PIECES], (llm["unembed"] + img["unembed"][:PIECES]) / 2, rtol=1e-6)
+
+
+def test_rows_take_the_shares_of_their_modality_and_padded_ones_that_of_the_rest(tmp_path: Path) -> None:
+    space = tokens.jam(text=PIECES, codes=8, codes_per_image=4, sentinels=11, pad_to=32)
+    llm, img = (write_parent(tmp_path / name, space, seed) for seed, name in enumerate(("llm", "img"), 1))
+    share = ["--weight", "0.25", "--text-weight", "1", "--image-weight", "0"]
+    main(["uniform", "--llm", str(llm), "--img", str(img), "--target", str(tmp_path / "fused"), *share])
+    a, b, found = (checkpoint.load_model(tmp_path / name)[1] for name in ("llm", "img", "fused"))
+    a_rows, b_rows, rows = (t["embed"]["tokens"] for t in (a, b, found))
+    text, codes = slice(*space.text), list(space.image_ids)
+    np.testing.assert_array_equal(rows[text], a_rows[text])
+    np.testing.assert_array_equal(rows[codes,], b_rows[codes,])
+    others = [i for i in range(space.vocab_size) if space.modality[i] == tokens.SPECIAL]
+    assert space.vocab_size - 1 in others  # a padded row
+    np.testing.assert_allclose(rows[others,], 0.25 * a_rows[others,] + 0.75 * b_rows[others,], rtol=1e-5, atol=1e-7)
+    q = [t["layers"]["attn"]["q"] for t in (a, b, found)]
+    np.testing.assert_allclose(q[2], 0.25 * q[0] + 0.75 * q[1], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("option", ["--weight", "--text-weight", "--image-weight"])
+def test_a_share_outside_zero_to_one_is_one_line(option: str) -> None:
+    with pytest.raises(SystemExit), pytest.raises(ValueError, match="is a share from 0"):
+        main(["uniform", "--llm", "a", "--img", "b", option, "1.5"])
+
+
+def test_cross_blocks_drawn_one_by_one_are_the_models_own() -> None:
+    config = dataclasses.replace(DECODER, vocab_size=SPACE.vocab_size, layers=4)
+    llm, img = leaves(parent(config, 1)), leaves(parent(config, 2))
+    key = jax.random.key(5)
+    joint, fused = cross.fuse(config, config, llm, img, SPACE, every=2, key=key)
+    want = model_cross.init_cross(jax.random.fold_in(key, 0), joint)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), whole(fused["cross"]), want)
+
+
+def vocabulary(names: list[str | None], **changes: object) -> compatibility.Vocabulary:
+    space = dataclasses.replace(SPACE, **changes) if changes else SPACE  # type: ignore[arg-type]
+    return compatibility.Vocabulary(space, names)
+
+
+@pytest.mark.parametrize(
+    ("llm", "img", "name", "verdict"),
+    [
+        (["a", "b", "c"], ["a", "b", "c"], "token names", "fits"),
+        (["a", "b", "<unused7>"], ["a", "b", "<boi>"], "token names", "warning"),
+        (["a", "b", "c"], ["b", "c", "c"], "token names", "error"),
+        (["a", None], ["a", "b"], "token names", "fits"),
+        (["a", None], ["a", "b"], "padded rows", "warning"),
+        (["a", None], ["a", None], "padded rows", "fits"),
+    ],
+)
+def test_ids_that_are_other_tokens_are_told(llm: list, img: list, name: str, verdict: str) -> None:
+    found = {row.name: row for row in compatibility.compare_ids(vocabulary(llm), vocabulary(img))}
+    assert found[name].verdict == verdict
+
+
+def test_pictures_in_other_ids_keep_parents_apart_and_a_parent_that_only_writes_has_none() -> None:
+    other = vocabulary(["a"], image_ids=SPACE.image_ids[::-1])
+    (row,) = [r for r in compatibility.compare_ids(vocabulary(["a"]), other) if r.verdict == "error"]
+    assert row.name == "image codes"
+    writes = vocabulary(["a"], image_ids=(), picture_layout=(), picture_closers=())
+    assert {row.verdict for row in compatibility.compare_ids(writes, other)} == {"fits"}
+
+
+def test_other_image_tokenizers_are_warned_of() -> None:
+    rows = compatibility.compare_ids(vocabulary(["a"], contents="1"), vocabulary(["a"], contents="2"))
+    assert [row.name for row in rows if row.verdict == "warning"] == ["contents"]

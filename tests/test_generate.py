@@ -13,7 +13,8 @@ import jam_jax
 from jam_jax import checkpoint, generate, html
 from jam_jax.api import Model
 from jam_jax.config import DecoderConfig, VqganConfig
-from jam_jax.data.tokenizers import build_tokenizer, open_tokenizer, train_text_tokenizer
+from jam_jax.data.sentencepiece_text import train_text_tokenizer
+from jam_jax.data.tokenizers import build_tokenizer, open_tokenizer
 from jam_jax.decode.settings import Settings
 from jam_jax.models import model
 

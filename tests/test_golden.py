@@ -14,6 +14,8 @@ from jam_jax.convert import rules
 from jam_jax.convert.families import metaseq
 from jam_jax.convert.readers import Safetensors
 from jam_jax.models import model
+from jam_jax.trees import paths
+from tests.tiny import whole
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = {"a": "case_a_decoder.npz", "b": "case_b_opt_decoder.npz", "c": "case_c_jam_cross.npz"}
@@ -41,7 +43,7 @@ def settings(case):
 
 
 def gathered(parent):
-    return rules.gather(parent.table, parent.weights, model.shapes(parent.config), "golden")
+    return whole(rules.leaves(parent.table, parent.weights, model.shapes(parent.config), "golden"))
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -93,7 +95,7 @@ def test_every_layout_on_disk_holds_exactly_the_golden_weights(layout, tmp_path)
     want = metaseq.understand(settings(layout[0]), Safetensors(tmp_path / "w.safetensors"), layout)
     got = metaseq.read(GOLDEN / "checkpoints" / layout)
     assert got.config == want.config
-    ours, theirs = rules.flatten(gathered(got)), rules.flatten(gathered(want))
+    ours, theirs = paths(gathered(got)), paths(gathered(want))
     assert ours.keys() == theirs.keys()
     for path in ours:
         assert ours[path].dtype == np.float32

@@ -9,7 +9,7 @@ import pytest
 from jam_jax import optim
 from jam_jax.config import OptimConfig
 from jam_jax.models import model
-from jam_jax.sharding import paths
+from jam_jax.trees import paths
 from tests.tiny import OPT_LIKE
 
 

@@ -1,5 +1,6 @@
 """Perplexity: equal to a plain float64 loop, one document at a time; every target counted once, in its group."""
 
+import dataclasses
 import functools
 import json
 import math
@@ -55,6 +56,15 @@ def plain(config, params, records):
             nll[name] += value
             count[name] += 1
     return nll, count
+
+
+def test_a_start_of_its_own_takes_the_place_of_the_end_before():
+    """The same ids, once with the end put before them and once with the start in the record: the same sums."""
+    ids = record(np.random.default_rng(5), 40, 1)  # longer than the model's positions
+    own = dataclasses.replace(SPACE, start_of_document=SPACE.end_of_document)
+    params = random_params(TOWER)
+    expected = perplexity(TOWER, params, SPACE, [ids])
+    assert perplexity(TOWER, params, own, [np.array([SPACE.end_of_document, *ids])]) == expected
 
 
 @pytest.mark.parametrize("config", [TOWER, CrossConfig(TOWER, TOWER, every=1)], ids=["decoder", "cross"])

@@ -127,7 +127,7 @@ def test_own_data_that_cannot_make_the_road_is_refused_before_anything_is_remove
     quickstart.follow(road)
     metadata = Path(own["pictures"]) / "metadata.jsonl"
     if mistake == "other key":
-        metadata.write_text(metadata.read_text().replace('"text"', '"caption"'))
+        metadata.write_text(metadata.read_text().replace('"text"', '"remark"'))
     elif mistake == "empty":
         metadata.write_text("")
     else:

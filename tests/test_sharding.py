@@ -7,12 +7,13 @@ from jax.sharding import PartitionSpec
 from jam_jax import sharding
 from jam_jax.config import MeshConfig
 from jam_jax.models import model
+from jam_jax.trees import paths
 from tests.tiny import CROSS, FAMILIES
 
 
 @pytest.mark.parametrize("name", [*FAMILIES, "cross"])
 def test_every_parameter_matches_exactly_one_row(name: str) -> None:
-    shapes = sharding.paths(model.shapes(CROSS if name == "cross" else FAMILIES[name]))
+    shapes = paths(model.shapes(CROSS if name == "cross" else FAMILIES[name]))
     for path, leaf in shapes.items():
         axes = sharding.parameter_axes(path, leaf.ndim)
         assert len(axes) == leaf.ndim
@@ -42,9 +43,3 @@ def test_one_size_may_be_left_open(mesh: MeshConfig, sizes: tuple[int, ...]) -> 
 def test_sizes_that_do_not_multiply_to_the_devices_are_told(mesh: MeshConfig) -> None:
     with pytest.raises(ValueError, match=r"does not fit 8 devices: the product of the sizes must be their number"):
         sharding.make_mesh(mesh, [jax.devices()[0]] * 8)
-
-
-def test_paths_and_back() -> None:
-    tree = {"a": {"b": 1, "c": {"d": 2}}, "e": 3}
-    assert sharding.paths(tree) == {"a/b": 1, "a/c/d": 2, "e": 3}
-    assert sharding.unpaths(sharding.paths(tree)) == tree

@@ -14,8 +14,9 @@ from PIL import Image
 from jam_jax import checkpoint, tokens
 from jam_jax.config import DecoderConfig, ModelConfig, VqganConfig
 from jam_jax.data.documents import Document
+from jam_jax.data.sentencepiece_text import train_text_tokenizer
 from jam_jax.data.store import Store, write_store
-from jam_jax.data.tokenizers import Tokenizer, build_tokenizer, open_tokenizer, train_text_tokenizer
+from jam_jax.data.tokenizers import Tokenizer, build_tokenizer, names, open_tokenizer
 from jam_jax.models import vqgan
 
 VQGAN = VqganConfig(
@@ -128,8 +129,11 @@ def test_the_token_space_is_laid_out_as_in_the_paper(tokenizer: Tokenizer) -> No
     assert tokenizer.space == dataclasses.replace(expected, contents=tokenizer.space.contents)
     assert len(tokenizer.space.contents) == 16
     assert tokens.load(tokenizer.directory) == tokenizer.space
-    names = [tokenizer._text.id_to_piece(i) for i in range(4)]
-    assert names == ["<s>", "<pad>", "</s>", "<unk>"]
+    found = names(tokenizer.directory)
+    assert len(found) == tokenizer.space.vocab_size and found[:4] == ["<s>", "<pad>", "</s>", "<unk>"]
+    assert found[pieces : pieces + 2] == ["IMGIMGAZ", "IMGIMGBZ"] and found[pieces + 15] == "IMGIMGBFZ"
+    assert found[pieces + 16 : pieces + 20] == ["<break>", "<eoss>", "<mask:0>", "<mask:1>"]
+    assert found[pieces + 26 :] == [None] * (len(found) - pieces - 26)
 
 
 def test_pictures_go_round_whatever_the_batch(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,10 @@
 import dataclasses
 
 import jax
+import numpy as np
 
-from jam_jax.config import CrossConfig, DecoderConfig
+from jam_jax import streaming
+from jam_jax.model_config import CrossConfig, DecoderConfig, RopeScaling
 from jam_jax.models import model
 
 DECODER = DecoderConfig(vocab_size=61, layers=3, width=24, heads=4, head_size=6, ffn_width=40, max_positions=32)
@@ -21,6 +23,10 @@ QWEN_LIKE = dataclasses.replace(LLAMA_LIKE, qk_norm="none", bias="qkv", tied=Tru
 GEMMA_LIKE = dataclasses.replace(
     LLAMA_LIKE, kv_heads=1, norm="rmsnorm_plus_one", ffn="gelu_gated", qk_norm="rmsnorm", embed_scale=24**0.5, tied=True
 )
+# Every projection has a bias, and the rotary frequencies are stretched within these short lengths.
+BIASED = dataclasses.replace(
+    LLAMA_LIKE, qk_norm="none", bias="all", rope_scaling=RopeScaling("llama3", 8.0, original_positions=12)
+)
 OPT_LIKE = dataclasses.replace(DECODER, norm="layernorm", bias="all")
 CROSS = CrossConfig(DECODER, DECODER, every=2)
 
@@ -31,6 +37,7 @@ FAMILIES = {
     "qwen": QWEN_LIKE,
     "gemma": GEMMA_LIKE,
     "gelu": dataclasses.replace(OPT_LIKE, ffn="gelu"),
+    "biased": BIASED,
 }
 
 
@@ -39,6 +46,16 @@ def randomise(tree: dict, seed: int = 1, std: float = 0.3) -> dict:
     leaves, structure = jax.tree.flatten(tree)
     keys = jax.random.split(jax.random.key(seed), len(leaves))
     return structure.unflatten([std * jax.random.normal(k, leaf.shape) for k, leaf in zip(keys, leaves, strict=True)])
+
+
+def leaves(tree: dict) -> dict:
+    """Arrays as leaves."""
+    return jax.tree.map(streaming.of_array, tree)
+
+
+def whole(tree: dict) -> dict:
+    """Leaves as float32 arrays."""
+    return jax.tree.map(lambda leaf: leaf.whole().astype(np.float32), tree)
 
 
 # One program per shape, where eager calls would compile each operation.

@@ -2,30 +2,39 @@
 
 import dataclasses
 import time
+import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Literal
 
-from jam_jax import config, tokens
+from jam_jax import config, hosts, tokens
 from jam_jax.convert.families import Exportable, Importable
+from jam_jax.convert.vocabulary import Grammars
+from jam_jax.trees import paths
 
 
 @dataclasses.dataclass(frozen=True)
 class Import:
     """Turn a PyTorch checkpoint into a model directory that every command here reads."""
 
-    # Directory or file: Hugging Face's, metaseq's *.pt (any one of its pieces names the whole), Meta's Chameleon, or an
-    # image tokenizer: a VQGAN of taming-transformers or Meta with its yaml, or Chameleon's inside its checkpoint
+    # Directory or file: Hugging Face's, metaseq's *.pt (any one of its pieces names the whole), Meta's Chameleon, CLIP
+    # (Hugging Face's or OpenAI's ViT-*.pt), or an image tokenizer: a VQGAN of taming-transformers or Meta with its
+    # yaml, or Chameleon's inside its checkpoint
     source: str
     target: str  # directory to make; must not exist, or be empty
-    # Whose layout it is; auto: by its own files. Of a Chameleon `vqgan` takes the image tokenizer alone
+    # Whose layout it is; auto: by its own files. lumina: Lumina-mGPT or Anole, which have Chameleon's; of all three
+    # `vqgan` takes the image tokenizer alone
     family: Literal["auto"] | Importable = "auto"
     resolution: int = 0  # pixels a side, for an image tokenizer whose settings are not beside it
+    tokenizer: str = ""  # directory of the model's tokenizer, if it is not beside the weights; none: leave it behind
+    # Whose documents the tokenizer writes; auto: by its tokens. Both parents of a fusion need the same
+    grammar: Literal["auto"] | Grammars = "auto"
 
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    """Turn a model directory into one that `transformers` loads, or an image tokenizer into taming's two files."""
+    """Turn a model directory into one that `transformers` loads, metaseq's file, or an image tokenizer's two files."""
 
     source: str  # model directory, or a training run's
     target: str  # directory to make; must not exist, or be empty
@@ -33,42 +42,64 @@ class Export:
 
 
 def import_model(
-    source: str | Path, target: str | Path, family: Literal["auto"] | Importable = "auto", resolution: int = 0
+    source: str | Path,
+    target: str | Path,
+    family: Literal["auto"] | Importable = "auto",
+    resolution: int = 0,
+    tokenizer: str = "",
+    grammar: Literal["auto"] | Grammars = "auto",
 ) -> None:
-    """Convert a checkpoint of another system; a `tokenizer/` of ours beside its weights comes along.
+    """Convert a checkpoint of another system; the tokenizer beside its weights, ours or another's, comes along.
 
-    ValueError in one line for whatever does not fit, before the target exists.
+    ValueError in one line for whatever does not fit, before the target exists. Values that are no numbers are kept,
+    as a conversion changes none, and warned of: a model with them answers nothing.
     """
     from jam_jax import checkpoint
-    from jam_jax.convert import families, rules, writers
+    from jam_jax.convert import families, readers, rules, writers
 
     source, target = Path(source), Path(target)
     writers.check_target(target)
     parent = families.read(source, family, resolution)
-    tokenizer = (source if source.is_dir() else source.parent) / "tokenizer"
-    kept = tokenizer if (tokenizer / "tokens.json").is_file() else None
-    if isinstance(parent.config, config.VqganConfig):
-        kept = None  # a tokenizer beside it reads text
-    elif resolution:
+    if isinstance(parent.config, config.VqganConfig | config.ClipConfig) and (tokenizer or grammar != "auto"):
+        raise ValueError(f"--tokenizer and --grammar are for language models, and {source} is none: leave them out")
+    if resolution and not isinstance(parent.config, config.VqganConfig):
         raise ValueError(f"--resolution is for image tokenizers, and {source} is none: leave it out")
-    elif kept and (rows := tokens.load(kept).vocab_size) != parent.config.vocab_size:
-        raise ValueError(f"{kept} is of another model: it has {rows} ids, the embedding {parent.config.vocab_size}")
-    params = rules.gather(parent.table, parent.weights, checkpoint.shapes(parent.config), str(source))
-    checkpoint.save_model(target, parent.config, params, tokenizer=kept)
-    count = sum(leaf.size for leaf in rules.flatten(params).values())
-    print(f"{target}  {count:,} parameters from {source}{', with its tokenizer' if kept else ''}")
+    weights = readers.Watched(parent.weights)
+    with _tokenizer(parent.config, source, tokenizer, grammar) as (kept, about):
+        leaves = rules.leaves(parent.table, weights, checkpoint.shapes(parent.config), str(source))
+        checkpoint.save_leaves(target, parent.config, leaves, tokenizer=kept, task="convert")
+    count = sum(leaf.size for leaf in paths(leaves).values())
+    print(f"{target}  {count:,} parameters from {source}{about}")
     if parent.beside:
         print(parent.beside)
+    if odd := list(weights.not_finite):
+        such = f"{', '.join(odd[:3])}{f' and {len(odd) - 3} more' if len(odd) > 3 else ''}"
+        warnings.warn(f"{source} holds infinities or what is not a number, imported as they are: {such}", stacklevel=2)
+
+
+def _tokenizer(
+    model: config.ModelConfig, source: Path, tokenizer: str, grammar: str
+) -> AbstractContextManager[tuple[Path | None, str]]:
+    """The tokenizer that comes along with a model, and a word about it."""
+    from jam_jax.data import clip_text, vocabulary
+
+    if isinstance(model, config.VqganConfig):  # one beside it reads text
+        return nullcontext((None, ""))
+    if isinstance(model, config.ClipConfig):
+        return clip_text.of_checkpoint(source, model)
+    return vocabulary.of_checkpoint(source, tokenizer, grammar, model.vocab_size)
 
 
 def export_model(source: str | Path, target: str | Path, family: Exportable = "opt") -> None:
-    """Write a model directory as a checkpoint of another system; its tokenizer comes along as `tokenizer/`.
+    """Write a model directory as a checkpoint of another system; its tokenizer comes along.
+
+    One that came from another system lies where transformers finds it, one made here in `tokenizer/`.
 
     ValueError if that system has no such model, or if the target exists and is not empty.
     """
     from jam_jax import checkpoint
     from jam_jax.convert import families, rules, writers
-    from jam_jax.convert.families import vqgan
+    from jam_jax.convert.families import clip, clip_settings, metaseq, vqgan
 
     source, target = Path(source), Path(target)
     writers.check_target(target)
@@ -76,16 +107,31 @@ def export_model(source: str | Path, target: str | Path, family: Exportable = "o
     if family == "vqgan":
         settings = vqgan.write_config(ours)
         assert isinstance(ours, config.VqganConfig)
-        writers.write_taming(target, settings, rules.Exported(vqgan.table(ours), checkpoint.load_model(source)[1]))
+        writers.write_taming(target, settings, rules.Exported(vqgan.table(ours), checkpoint.open_leaves(source)[1]))
         print(f"{target}  {settings['model']['target']}")
+        return
+    if family == "clip":
+        theirs = clip_settings.write_config(ours)
+        assert isinstance(ours, config.ClipConfig)
+        weights = rules.Exported(clip.table(ours), checkpoint.open_leaves(source)[1])
+        writers.write_clip(target, theirs, clip_settings.write_preprocessor(ours), weights, source / "tokenizer")
+        print(f"{target}  {theirs['architectures'][0]}")
         return
     tokenizer = source / "tokenizer"
     kept = checkpoint.tokenizer_dir(source) if tokenizer.is_dir() else None
+    if family == "metaseq":
+        settings = metaseq.write_settings(ours)
+        assert isinstance(ours, config.DecoderConfig | config.CrossConfig)
+        table = metaseq.table(ours)
+        weights = rules.Exported(table, checkpoint.open_leaves(source)[1])
+        writers.write_metaseq(target, settings, weights, table.copies, tokenizer=kept)
+        print(f"{target}  {settings['arch']}{', with its tokenizer' if kept else ''}")
+        return
     writer = families.writer(family)
     theirs = writer.write_config(ours, tokens.load(kept) if kept else None)
     assert isinstance(ours, config.DecoderConfig)
-    _, params = checkpoint.load_model(source)
-    writers.write_hugging_face(target, theirs, rules.Exported(writer.table(ours), params), tokenizer=kept)
+    _, leaves = checkpoint.open_leaves(source)
+    writers.write_hugging_face(target, theirs, rules.Exported(writer.table(ours), leaves), tokenizer=kept)
     print(f"{target}  {theirs['architectures'][0]}{', with its tokenizer' if kept else ''}")
 
 
@@ -93,8 +139,11 @@ def main(args: Sequence[str] | None = None) -> None:
     """The command."""
     options = config.cli(Import | Export, args, prog="python -m jam_jax.convert", description=__doc__)
     start = time.monotonic()
+    hosts.start()
     if isinstance(options, Import):
-        import_model(options.source, options.target, options.family, options.resolution)
+        import_model(
+            options.source, options.target, options.family, options.resolution, options.tokenizer, options.grammar
+        )
     else:
         export_model(options.source, options.target, options.family)
     print(f"{time.monotonic() - start:.1f} s")

@@ -8,14 +8,17 @@ as itself, omegaconf's containers and those systems' classes as `Inert`, which o
 import argparse
 import collections
 import re
+import sys
 import types
 import warnings
-import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
+
+from jam_jax.convert import archives
 
 # Classes found in published checkpoints that carry settings, or nothing. No code of theirs is imported.
 INERT = (
@@ -57,52 +60,87 @@ def import_torch(path: Path) -> types.ModuleType:
 def load(path: Path) -> Any:
     """The contents of a `.pt`, `.bin`, `.pth` or `.ckpt` file, tensors mapped from disk rather than read.
 
-    ValueError in one line for a damaged file, for a class that is not on the list (named, and not run), and where
-    torch is missing.
+    ValueError in one line for a damaged file, for a class that is not on the list (named, and not run), for want of
+    memory, and where torch is missing.
     """
     torch = import_torch(path)
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
     known = [*HARMLESS, *((Inert, name) for name in INERT)]
+    # Files from before PyTorch 1.6 are no archives and cannot be mapped.
+    records = archives.check(path) if archives.is_archive(path) else None
     try:
         with torch.serialization.safe_globals(known), warnings.catch_warnings(action="ignore"):
-            # Files from before PyTorch 1.6 are no zip archives and cannot be mapped.
-            mapped = zipfile.is_zipfile(path)
-            return torch.load(path, map_location="cpu", mmap=mapped, weights_only=True)
+            contents = torch.load(path, map_location="cpu", mmap=records is not None, weights_only=True)
     except Exception as error:  # torch raises a dozen kinds for a broken file
         text = str(error)
         if refused := re.search(r"nsupported.*GLOBAL ([\w.]+)", text):
             raise ValueError(
-                f"{path} holds {refused[1]}, which is neither a weight nor a known setting; nothing of it was run. "
-                "Save the weights alone (a dict of tensors) and import that"
+                f"{path} holds {refused[1][:200]}, which is neither a weight nor a known setting; nothing of it was "
+                "run. Save the weights alone (a dict of tensors) and import that"
             ) from error
-        # torch puts advice to trust the file before the reason: that is not passed on.
+        if isinstance(error, MemoryError) or "allocate memory" in text:
+            raise ValueError(
+                f"{path} asks for more memory than there is: it is damaged, or, being of the format before PyTorch "
+                "1.6, must be read at once; load it and save it again elsewhere"
+            ) from error
+        # torch puts advice to trust the file before the reason, or behind it: that is not passed on.
         reason = (text.split("WeightsUnpickler error:")[-1].strip().splitlines() or [type(error).__name__])[0][:200]
+        if "weights_only" in reason:
+            reason = "it is TorchScript's or a tar archive, which hold programs"
         raise ValueError(f"{path} is damaged or no PyTorch file: {reason}") from error
+    if records is not None and not archives.are_records(_storages(contents), records):
+        raise ValueError(f"{path} is damaged: what it says of its tensors does not fit the bytes that it holds")
+    return contents
 
 
-def plain(value: Any, depth: int = 0) -> Any:
-    """Settings as plain dicts and lists: Namespaces and omegaconf's containers opened, all the way down.
+def _storages(contents: Any) -> Iterator[tuple[int, int]]:
+    """Address and bytes of what the tensors of a checkpoint lie in: in a dict, or a dict in it."""
+    for value in contents.values() if isinstance(contents, dict) else ():
+        for tensor in value.values() if isinstance(value, dict) else (value,):
+            if is_tensor(tensor):
+                storage = tensor.untyped_storage()
+                yield storage.data_ptr(), storage.nbytes()
+
+
+def plain(value: Any) -> Any:
+    """Settings as plain dicts, lists, numbers and texts: Namespaces and omegaconf's containers opened, all through.
 
     ValueError for settings nested deeper than any real ones (or holding themselves).
     """
+    return _plain(value, 0, {})
+
+
+def _plain(value: Any, depth: int, done: dict[int, Any]) -> Any:
+    """`done` has what was opened, by its id: a container that is held many times over is opened once."""
     if depth > 50:
         raise ValueError("the checkpoint's settings are nested without end: the file is damaged")
+    if id(value) in done:
+        return done[id(value)]
+    out = value
     if isinstance(value, Inert):
         state = value.state if isinstance(value.state, dict) else {}
-        return plain(state.get("_content", state.get("_val")), depth + 1)
-    if isinstance(value, argparse.Namespace):
-        value = vars(value)
-    if isinstance(value, dict):
-        return {plain(k, depth + 1): plain(v, depth + 1) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(v, depth + 1) for v in value]
-    return value
+        out = _plain(state.get("_content", state.get("_val")), depth + 1, done)
+    elif isinstance(value, dict | argparse.Namespace):
+        items = value if isinstance(value, dict) else vars(value)
+        out = {str(k): _plain(v, depth + 1, done) for k, v in items.items() if isinstance(k, str | int)}
+    elif isinstance(value, list | tuple):
+        out = [_plain(v, depth + 1, done) for v in value]
+    elif not isinstance(value, str | int | float | types.NoneType):
+        out = f"<{type(value).__name__}>"  # no setting: a tensor, say, which cannot even be compared with one
+    done[id(value)] = out
+    return out
 
 
 def is_tensor(value: Any) -> bool:
-    """Whether `load` gave a tensor here."""
-    return type(value).__module__.startswith("torch") and hasattr(value, "dtype")
+    """Whether `load` gave a dense tensor here, with a value of its own for each of its places."""
+    torch = sys.modules.get("torch")  # whoever has a tensor has imported it
+    if torch is None or not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
+        return False
+    if value.device.type != "cpu" or value.is_quantized or value.is_nested:
+        return False
+    # A few bytes on disk can claim to be a tensor of any size, all of whose places are the same.
+    return bool(value.numel() * value.element_size() <= value.untyped_storage().nbytes())
 
 
 def dtype(tensor: Any) -> np.dtype:
@@ -117,9 +155,19 @@ def dtype(tensor: Any) -> np.dtype:
 def to_numpy(tensor: Any) -> np.ndarray:
     """A tensor as a numpy array of the same bits, without a copy where there need be none."""
     want = dtype(tensor)
-    tensor = tensor.detach().contiguous()
+    tensor = tensor.detach().resolve_conj().resolve_neg().contiguous()
     if want == ml_dtypes.bfloat16:
         import torch
 
         return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
     return tensor.numpy()
+
+
+def to_torch(array: np.ndarray) -> Any:
+    """Inverse of `to_numpy`: a tensor of the same type and bits."""
+    import torch
+
+    array = np.require(array, requirements=["C", "W"])
+    if array.dtype == ml_dtypes.bfloat16:
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)

@@ -5,16 +5,19 @@ Opening reads headers only. A name that two files hold is given twice, so that t
 """
 
 import json
+import math
 import re
-from collections.abc import Iterable, Mapping
+import reprlib
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import ml_dtypes
 import numpy as np
 
-from jam_jax.convert import pickles
+from jam_jax.convert import archives, pickles
 
+RELEASE_BYTES = 256 * 2**20
 PICKLES = (".bin", ".pt", ".pth")
 # Hugging Face's directories: the index of the shards, and the endings of files that need none.
 LAYOUTS = {"model.safetensors.index.json": (".safetensors",), "pytorch_model.bin.index.json": PICKLES}
@@ -36,8 +39,31 @@ class Weights(Protocol):
     def dtype(self, name: str) -> np.dtype:
         """Its type as stored, without reading it."""
 
-    def read(self, name: str) -> np.ndarray:
-        """Its values, in the stored type."""
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Its values in the stored type, or those of some rows (of the first axis)."""
+
+
+def shown(value: Any) -> str:
+    """A value from a file as a short text on one line, for messages."""
+    short = reprlib.Repr()
+    short.maxdict = short.maxlist = short.maxtuple = 8
+    short.maxstring = short.maxother = 80
+    short.maxlevel = 3
+    return short.repr(value)
+
+
+def refuse_odd_names(names: Iterable[str], path: Path | str) -> None:
+    """ValueError for a name that no program writes, and that would not fit into a message of one line."""
+    if odd := [name for name in names if not name.isprintable() or len(name) > 300]:
+        raise ValueError(f"{path} is damaged: it holds the name {shown(odd[0])}")
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds; ValueError if it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {_first_line(error)}") from error
 
 
 class Safetensors:
@@ -48,42 +74,63 @@ class Safetensors:
 
         self.path = path
         try:
-            self.file = safe_open(path, framework="numpy")
-            self.slices = {name: self.file.get_slice(name) for name in self.file.keys()}  # noqa: SIM118
+            with safe_open(path, framework="numpy") as file:
+                slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+                self.found = {name: (tuple(s.get_shape()), s.get_dtype()) for name, s in slices.items()}
         except Exception as error:  # SafetensorError and what the operating system adds
             raise ValueError(f"{path} is damaged or no safetensors file: {_first_line(error)}") from error
+        refuse_odd_names(self.found, path)
 
     def names(self) -> list[str]:
         """Names in the file's order."""
-        return list(self.slices)
+        return list(self.found)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """From the file's header."""
-        return tuple(self.slices[name].get_shape())
+        return self.found[name][0]
 
     def dtype(self, name: str) -> np.dtype:
         """From the file's header; ValueError for a type that numpy has no word for."""
-        kind = self.slices[name].get_dtype()
+        kind = self.found[name][1]
         if kind not in DTYPES:
             raise ValueError(f"{self.path}: {name} is stored as {kind}, which cannot be read; convert it to float32")
         return np.dtype(DTYPES[kind])
 
-    def read(self, name: str) -> np.ndarray:
-        """One tensor; ValueError if the file is damaged."""
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """One tensor or some of its rows; ValueError if the file is damaged."""
+        from safetensors import safe_open
+
         try:
-            return self.file.get_tensor(name)
+            # What has been read of a mapped file counts as this process's memory until the file is closed.
+            with safe_open(self.path, framework="numpy") as file:
+                return file.get_slice(name)[start:stop] if self.found[name][0] else file.get_tensor(name)
         except Exception as error:
             raise ValueError(f"{self.path}: {name} cannot be read: {_first_line(error)}") from error
 
 
 class Tensors:
-    """The tensors of a dict that `pickles.load` gave; ValueError where a value is none."""
+    """The tensors of a dict in a pickle, which `load` opens; ValueError where a value is none.
 
-    def __init__(self, tensors: Any, path: Path) -> None:
+    A name that holds None holds nothing (Anole's `rope.freqs`), and is left out.
+    """
+
+    def __init__(self, load: Callable[[], Any], path: Path) -> None:
+        self.load, self.path = load, path
+        # What has been read of a mapped file counts as this process's memory until the file is closed: it is opened
+        # anew from time to time. Files that cannot be mapped are in memory anyway.
+        self.most = RELEASE_BYTES if path.is_file() and archives.is_archive(path) else math.inf
+        self._open()
+
+    def _open(self) -> None:
+        self.tensors: Mapping[str, Any] = {}
+        self.taken = 0
+        tensors, path = self.load(), self.path
         if not isinstance(tensors, Mapping) or not tensors:
             raise ValueError(f"{path} holds no dict of tensors")
-        if odd := [str(k) for k, v in tensors.items() if not (isinstance(k, str) and pickles.is_tensor(v))]:
-            raise ValueError(f"{path}: {', '.join(odd[:5])} should be tensors and are not")
+        tensors = {k: v for k, v in tensors.items() if v is not None}
+        if odd := [shown(k) for k, v in tensors.items() if not (isinstance(k, str) and pickles.is_tensor(v))]:
+            raise ValueError(f"{path}: {', '.join(odd[:5])} should be dense tensors and are not")
+        refuse_odd_names(tensors, path)
         self.tensors = tensors
 
     def names(self) -> list[str]:
@@ -98,9 +145,13 @@ class Tensors:
         """The tensor's type."""
         return pickles.dtype(self.tensors[name])
 
-    def read(self, name: str) -> np.ndarray:
-        """The tensor as numpy."""
-        return pickles.to_numpy(self.tensors[name])
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """The tensor, or some of its rows, as numpy."""
+        if self.taken > self.most:
+            self._open()
+        found = pickles.to_numpy(self.tensors[name][start:stop] if self.tensors[name].ndim else self.tensors[name])
+        self.taken += found.nbytes
+        return found
 
 
 class Files:
@@ -122,19 +173,57 @@ class Files:
         """Asks the file that holds it."""
         return self.owner[name].dtype(name)
 
-    def read(self, name: str) -> np.ndarray:
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Asks the file that holds it."""
-        return self.owner[name].read(name)
+        return self.owner[name].read(name, start, stop)
+
+
+class Watched:
+    """Weights that note, as they are read, which of them hold what is no number."""
+
+    def __init__(self, weights: Weights) -> None:
+        self.weights = weights
+        self.not_finite: dict[str, None] = {}  # in the order of reading
+
+    def names(self) -> list[str]:
+        """Those of the weights."""
+        return self.weights.names()
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """That of the weights."""
+        return self.weights.shape(name)
+
+    def dtype(self, name: str) -> np.dtype:
+        """That of the weights."""
+        return self.weights.dtype(name)
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """The values as they are."""
+        values = self.weights.read(name, start, stop)
+        if not all_finite(values):
+            self.not_finite[name] = None
+        return values
+
+
+# Of a float's bits, those of the exponent: all of them set means that it is an infinity or not a number.
+EXPONENTS = {"float32": (np.uint32, 0x7F800000), "float16": (np.uint16, 0x7C00), "bfloat16": (np.uint16, 0x7F80)}
+
+
+def all_finite(values: np.ndarray, chunk: int = 1 << 20) -> bool:
+    """Whether an array of floats holds neither infinities nor what is not a number; a chunk of it at a time."""
+    kind, mask = EXPONENTS[values.dtype.name]
+    bits = np.ascontiguousarray(values).reshape(-1).view(kind)
+    return not any(((bits[i : i + chunk] & mask) == mask).any() for i in range(0, bits.size, chunk))
 
 
 def open_file(path: Path) -> Weights:
     """The weights of one file, by the ending of its name; ValueError for another ending or a damaged file."""
     if not path.is_file():
-        raise ValueError(f"there is no file {path}")
+        raise ValueError(f"{path} is no file" if path.exists() else f"there is no file {path}")
     if path.suffix == ".safetensors":
         return Safetensors(path)
     if path.suffix in PICKLES:
-        return Tensors(pickles.load(path), path)
+        return Tensors(lambda: pickles.load(path), path)
     raise ValueError(f"{path} is no checkpoint: expected a name that ends in .safetensors, {', '.join(PICKLES)}")
 
 
@@ -159,11 +248,12 @@ def open_weights(source: Path) -> Weights:
 
 
 def _open_index(index: Path) -> Weights:
-    try:
-        where = json.loads(index.read_text())["weight_map"]
-        shards = sorted(set(where.values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{index} is damaged: it has no weight_map from names to files") from error
+    values = read_json(index)
+    where = values.get("weight_map") if isinstance(values, dict) else None
+    if not isinstance(where, dict) or not all(isinstance(shard, str) for shard in where.values()):
+        raise ValueError(f"{index} is damaged: it has no weight_map from names to files")
+    refuse_odd_names((*where, *where.values()), index)
+    shards = sorted(set(where.values()))
     # A shard is a neighbour of its index: an index that points elsewhere is not followed.
     if missing := [s for s in shards if Path(s).name != s or not (index.parent / s).is_file()]:
         raise ValueError(f"{index} names {', '.join(missing[:5])}, which {index.parent} does not hold: copy the rest")

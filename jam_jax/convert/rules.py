@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from jam_jax import progress
 from jam_jax.config import ModelConfig
 from jam_jax.convert.readers import Weights
+from jam_jax.streaming import BLOCK_BYTES, Index, Leaf, block_of, common_dtype, cut, permuted
+from jam_jax.trees import like, paths
 
 STORED = (np.float32, np.float16, ml_dtypes.bfloat16)  # each is exact in our float32
 
@@ -82,8 +83,8 @@ def entries(table: Table) -> dict[str, Entry]:
 
 def expected_shape(table: Table, rule: Rule) -> tuple[int, ...]:
     """The shape of a rule's tensor in the source."""
-    axes = _lengths(table, rule, _axes(rule, 0))
-    return (axes[0] * len(rule.path.split()), *axes[1:])
+    axes, parts = _lengths(table.sizes | rule.sizes, _axes(rule, 0)), len(rule.path.split())
+    return (axes[0] * parts, *axes[1:]) if parts > 1 else tuple(axes)
 
 
 def set_apart(table: Table, weights: Weights) -> list[str]:
@@ -96,8 +97,11 @@ def check(table: Table, weights: Weights, what: str) -> None:
 
     `what` names the checkpoint in the message.
     """
-    wanted = entries(table)
     counts = Counter(weights.names())
+    counted = {letter for rule in table.rules for letter in re.findall(r"\{(\w)\}", rule.source)}
+    if (most := max((table.sizes[letter] for letter in counted), default=0)) > len(counts):
+        raise ValueError(f"{what} does not fit its settings: {most} layers by these, and {len(counts)} tensors in all")
+    wanted = entries(table)
     allowed = {name for name in table.copies if name in counts} | {*table.inert, *set_apart(table, weights)}
     problems = [
         _listed("missing", [n for n in wanted if n not in counts]),
@@ -120,35 +124,30 @@ def check(table: Table, weights: Weights, what: str) -> None:
         raise ValueError(f"{what} does not fit its settings: {'; '.join(p for p in problems if p)}")
 
 
-def gather(table: Table, weights: Weights, shapes: dict[str, Any], what: str) -> dict[str, Any]:
-    """Our tree of float32 arrays from a source's weights, read one at a time.
+def leaves(table: Table, weights: Weights, shapes: dict[str, Any], what: str) -> dict[str, Any]:
+    """Our tree of `Leaf`s over a source's weights, in the types in which it stores them; nothing is read yet.
 
-    `shapes` is the tree that the model needs (`models.model.shapes`). ValueError as `check`, before anything is read,
-    and for a tied table that is stored twice and differs.
+    `shapes` is the tree that the model needs (`models.model.shapes`). ValueError as `check`, and for a tied table that
+    is stored twice and differs.
     """
     check(table, weights, what)
-    tree = _empty(shapes)
-    leaves = flatten(tree)
-    wanted = entries(table)
-    filled = {path for rule in table.rules for path in rule.path.split()}
-    assert filled == set(leaves), f"rules and model differ in {sorted(filled ^ set(leaves))}"
-    with progress.bar("convert", len(wanted)) as advance:
-        for name, (rule, layer) in wanted.items():
-            for path, part in zip(rule.path.split(), _forward(table, rule, weights.read(name)), strict=True):
-                leaves[path][... if layer is None else layer] = part
-            advance()
+    expected = paths(shapes)
+    filled = {p: (e.rule, part) for e in entries(table).values() for part, p in enumerate(e.rule.path.split())}
+    assert set(filled) == set(expected), f"rules and model differ in {sorted(set(filled) ^ set(expected))}"
+    held = set(weights.names())
     for name, of in table.copies.items():
-        if name in weights.names() and not np.array_equal(weights.read(name), weights.read(of), equal_nan=True):
+        if name in held and not _equal(weights, name, of):
             raise ValueError(f"{what}: {name} should be the same table as {of} (tied by the settings), and differs")
-    return tree
+    out = {path: _leaf(table, weights, *filled[path], expected[path].shape) for path in expected}
+    return like(shapes, out)
 
 
 class Exported:
-    """Our tree under the source's names: the table read backwards, as float32 `Weights`."""
+    """Our tree of `Leaf`s under the source's names: the table read backwards, as `Weights`."""
 
     def __init__(self, table: Table, tree: dict[str, Any]) -> None:
         self.table = table
-        self.leaves = flatten(tree)
+        self.leaves = paths(tree)
         self.entries = entries(table)
         rest = set(self.leaves) - {path for rule in table.rules for path in rule.path.split()}
         assert not rest, f"no rule writes {sorted(rest)}"
@@ -162,26 +161,73 @@ class Exported:
         return expected_shape(self.table, self.entries[name].rule)
 
     def dtype(self, name: str) -> np.dtype:
-        """Always float32."""
-        return np.dtype(np.float32)
+        """As ours are stored."""
+        return common_dtype(self.leaves[path].dtype for path in self.entries[name].rule.path.split())
 
-    def read(self, name: str) -> np.ndarray:
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """One tensor in the other system's layout."""
         rule, layer = self.entries[name]
-        parts = [np.asarray(self.leaves[p] if layer is None else self.leaves[p][layer]) for p in rule.path.split()]
-        return _backward(self.table, rule, parts).astype(np.float32)
+        parts = [_layer(self.leaves[path], layer) for path in rule.path.split()]
+        array = _backward(self.table, rule, parts).astype(self.dtype(name), copy=False)
+        return array[start:stop] if array.ndim else array
 
 
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Leaves by path: {"layers/attn/q": array, …}; empty dicts vanish."""
-    out: dict[str, Any] = {}
-    for key, value in tree.items():
-        out |= flatten(value, f"{prefix}{key}/") if isinstance(value, dict) else {prefix + key: value}
-    return out
+def _layer(leaf: Leaf, layer: int | None) -> np.ndarray:
+    if layer is None:
+        return leaf.whole()
+    return leaf.read((slice(layer, layer + 1), *(slice(0, n) for n in leaf.shape[1:])))[0]
 
 
-def _empty(shapes: dict[str, Any]) -> dict[str, Any]:
-    return {k: _empty(v) if isinstance(v, dict) else np.empty(v.shape, np.float32) for k, v in shapes.items()}
+def _equal(weights: Weights, one: str, other: str) -> bool:
+    rows = weights.shape(one)[0]
+    step = block_of(weights.shape(one), weights.dtype(one))[0]
+    return all(
+        np.array_equal(weights.read(one, i, i + step), weights.read(other, i, i + step), equal_nan=True)
+        for i in range(0, rows, step)
+    )
+
+
+def _leaf(table: Table, weights: Weights, rule: Rule, part: int, shape: tuple[int, ...]) -> Leaf:
+    """One leaf of ours: part number `part` of the rule's tensors, of every layer that the rule counts."""
+    counted = re.search(r"\{(\w)\}", rule.source)
+    names = [rule.source.replace(counted[0], str(i)) for i in range(shape[0])] if counted else [rule.source]
+    inner = shape[1:] if counted else shape
+    theirs, ours = _axes(rule, 0), _axes(rule, 1)
+    rows = expected_shape(table, rule)[0] // len(rule.path.split()) if theirs else 1
+    # Rows are read alone where they are a part of one of our axes.
+    letter = theirs[0][0] if theirs else ""
+    axis = ours.index(letter) if letter in ours else None
+    unit = rows // inner[axis] if axis is not None else rows
+    dtype = common_dtype(weights.dtype(name) for name in names)
+
+    def one(name: str, index: Index) -> np.ndarray:
+        sizes, begin, end = table.sizes | rule.sizes, 0, rows
+        if axis is not None:
+            begin, end = index[axis].start * unit, index[axis].stop * unit
+            sizes = sizes | {letter: index[axis].stop - index[axis].start}
+            index = (*index[:axis], slice(None), *index[axis + 1 :])
+        array = weights.read(name, part * rows + begin, part * rows + end)
+        return _forward(rule, sizes, array)[index].astype(dtype, copy=False)
+
+    def read(index: Index) -> np.ndarray:
+        if not counted:
+            return one(names[0], index)
+        layers = [one(name, index[1:])[None] for name in names[index[0]]]
+        return layers[0] if len(layers) == 1 else np.concatenate(layers)
+
+    return Leaf(shape, dtype, read, _block(shape, dtype, 1 if counted else 0, axis))
+
+
+def _block(shape: tuple[int, ...], dtype: np.dtype, stacked: int, axis: int | None) -> tuple[int, ...]:
+    """The parts in which a leaf is read: all of it if it is small, else a layer, or some of the rows of one."""
+    size = math.prod(shape) * dtype.itemsize
+    if size <= BLOCK_BYTES:
+        return shape
+    block = [1] * stacked + list(shape[stacked:])
+    if axis is not None:
+        length = block[stacked + axis]
+        block[stacked + axis] = cut(length, math.prod(block) // length * dtype.itemsize)
+    return tuple(block)
 
 
 def _axes(rule: Rule, side: int) -> list[str]:
@@ -189,32 +235,30 @@ def _axes(rule: Rule, side: int) -> list[str]:
     return [a or b for a, b in re.findall(r"\((\w+)\)|(\w)", rule.layout.split("->")[side])]
 
 
-def _lengths(table: Table, rule: Rule, axes: Iterable[str]) -> list[int]:
-    sizes = table.sizes | rule.sizes
+def _lengths(sizes: dict[str, int], axes: Iterable[str]) -> list[int]:
     return [math.prod(sizes[c] for c in group) for group in axes]
 
 
-def _forward(table: Table, rule: Rule, array: np.ndarray) -> list[np.ndarray]:
+def _forward(rule: Rule, sizes: dict[str, int], array: np.ndarray) -> np.ndarray:
+    """A tensor as theirs, of one path, as ours; `sizes` may count fewer rows than the whole has."""
     theirs, ours = "".join(_axes(rule, 0)), "".join(_axes(rule, 1))
     kept = [c for c in theirs if c in ours]
     # An axis that only the source has is one of size 1.
-    assert math.prod(_lengths(table, rule, set(theirs) - set(kept))) == 1, rule.layout
+    assert math.prod(_lengths(sizes, set(theirs) - set(kept))) == 1, rule.layout
     order = [kept.index(c) for c in ours if c in kept]
-    spread = _lengths(table, rule, [c if c in kept else "" for c in ours])
-    out = []
-    for part in np.split(array, len(rule.path.split())):
-        moved = part.reshape(_lengths(table, rule, kept)).transpose(order).reshape(spread)
-        repeated = np.broadcast_to(moved, _lengths(table, rule, ours))
-        out.append(repeated.reshape(_lengths(table, rule, _axes(rule, 1))))
-    return out
+    spread = _lengths(sizes, [c if c in kept else "" for c in ours])
+    moved = permuted(array.reshape(_lengths(sizes, kept)), order).reshape(spread)
+    return np.broadcast_to(moved, _lengths(sizes, ours)).reshape(_lengths(sizes, _axes(rule, 1)))
 
 
 def _backward(table: Table, rule: Rule, parts: list[np.ndarray]) -> np.ndarray:
     theirs, ours = "".join(_axes(rule, 0)), "".join(_axes(rule, 1))
     assert sorted(theirs) == sorted(ours), f"{rule.layout} cannot be undone"
-    order, joined = [ours.index(c) for c in theirs], _lengths(table, rule, _axes(rule, 0))
-    whole = _lengths(table, rule, ours)
-    return np.concatenate([part.reshape(whole).transpose(order).reshape(joined) for part in parts])
+    sizes = table.sizes | rule.sizes
+    order, joined = [ours.index(c) for c in theirs], _lengths(sizes, _axes(rule, 0))
+    whole = _lengths(sizes, ours)
+    moved = [permuted(part.reshape(whole), order).reshape(joined) for part in parts]
+    return moved[0] if len(moved) == 1 else np.concatenate(moved)
 
 
 def _listed(kind: str, items: list[str], most: int = 6) -> str:

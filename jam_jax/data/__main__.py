@@ -1,13 +1,14 @@
 """Data: `python -m jam_jax.data world | train-text | assemble | tokenize | show`, from raw data to token stores."""
 
 import dataclasses
-import operator
+import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jam_jax import config
+from jam_jax.data.settings import ReadSettings
 
 if TYPE_CHECKING:
     from jam_jax.data.documents import Document
@@ -23,10 +24,10 @@ class World:
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainText:
+class TrainText(ReadSettings):
     """Train a SentencePiece text tokenizer on the texts of one or several sources."""
 
-    sources: tuple[str, ...]  # TFDS datasets, image folders, folders of text files
+    sources: tuple[str, ...]  # directories, files, or names of TFDS datasets
     target: str  # file to write, e.g. text.model
     split: str = "train"
     vocab: int = 512  # pieces, 260 special and byte pieces included; fewer where the texts are too few
@@ -34,19 +35,19 @@ class TrainText:
 
 @dataclasses.dataclass(frozen=True)
 class Assemble:
-    """Put a text model and a trained image tokenizer together as one tokenizer directory."""
+    """Put a text model and an image tokenizer together, or give an imported model's tokenizer its image tokenizer."""
 
-    text: str  # SentencePiece model
+    text: str  # SentencePiece model, or the tokenizer/ of an imported model
     image: str  # model directory of a VQGAN
-    target: str  # directory to write
-    sentinels: int = 514  # <mask:i> of the CM3 objective
+    target: str = ""  # directory to write; empty: the imported model's own, which gets the image tokenizer
+    sentinels: int = 514  # <mask:i> of the CM3 objective; an imported vocabulary has its own
 
 
 @dataclasses.dataclass(frozen=True)
-class Tokenize:
-    """Write the documents of a source as a token store."""
+class Tokenize(ReadSettings):
+    """Write the documents of a source as a token store. docs/data.md shows every format."""
 
-    source: str  # TFDS dataset, image folder, or folder of text files
+    source: str  # directory, file, or name of a TFDS dataset
     tokenizer: str  # tokenizer directory
     target: str  # directory of the new store
     split: str = "train"
@@ -85,11 +86,14 @@ def write_world(options: World) -> None:
 def train_text(options: TrainText) -> None:
     """The `train-text` command."""
     from jam_jax.data import formats
-    from jam_jax.data.tokenizers import train_text_tokenizer
+    from jam_jax.data.sentencepiece_text import train_text_tokenizer
 
     if Path(options.target).exists():
         raise ValueError(f"{options.target} exists already: name another --target, or remove it first")
-    documents = (document for source in options.sources for document in formats.read(source, options.split))
+    sources = [formats.open_source(source, options.split, options) for source in options.sources]
+    for source in sources:
+        print(f"{source.name}: taken for {source.taken_for}")
+    documents = (document for source in sources for document in source.documents())
     texts = (text for document in documents for text in (document.question, *document.texts) if text)
     pieces = train_text_tokenizer(texts, options.target, options.vocab)
     print(f"{options.target}: {pieces} pieces")
@@ -97,12 +101,24 @@ def train_text(options: TrainText) -> None:
 
 def assemble(options: Assemble) -> None:
     """The `assemble` command."""
+    from jam_jax import checkpoint, tokens
+    from jam_jax.data import vocabulary
     from jam_jax.data.tokenizers import build_tokenizer, open_tokenizer
 
-    build_tokenizer(options.target, options.text, options.image, options.sentinels)
-    space = open_tokenizer(options.target).space
+    text, target = Path(options.text), options.target or options.text
+    if not vocabulary.is_another(text):
+        if not options.target:
+            raise ValueError(f"{text} is no imported model's tokenizer: give the new one a place with --target")
+        build_tokenizer(target, text, options.image, options.sentinels)
+    elif options.target:
+        with checkpoint.new_directory(target) as aside:
+            shutil.copytree(text, aside, dirs_exist_ok=True)
+            vocabulary.add_image_tokenizer(aside, options.image)
+    else:
+        vocabulary.add_image_tokenizer(text, options.image)
+    space = open_tokenizer(target).space
     print(
-        f"{options.target}: {space.vocab_size} ids, of them {space.text[1] - space.text[0]} for text and "
+        f"{target}: {space.vocab_size} ids, of them {len(tokens.ids_of(space.text))} for text and "
         f"{len(space.image_ids)} for images; {space.codes_per_image} codes a picture; fingerprint {space.fingerprint}"
     )
 
@@ -116,14 +132,16 @@ def tokenize(options: Tokenize) -> None:
     from jam_jax.data.tokenizers import open_tokenizer
 
     tokenizer = open_tokenizer(options.tokenizer)
-    documents: Iterable[Document] = formats.read(options.source, options.split)
-    total = operator.length_hint(documents, 0)
+    source = formats.open_source(options.source, options.split, options)
+    print(f"{source.name}: taken for {source.taken_for}")
+    documents: Iterable[Document] = source.documents()
+    total = source.documents_expected
     if options.limit:
         documents, total = islice(documents, options.limit), min(total, options.limit)
     if options.captions_ask:
         documents = _captions_ask(documents)
-    source = f"{options.source} ({options.split})"
-    store = write_store(options.target, documents, tokenizer, total=total or None, source=source)
+    origin = f"{options.source} ({options.split})"
+    store = write_store(options.target, documents, tokenizer, total=total or None, source=origin)
     counts = ", ".join(f"{count} {name}" for name, count in store.manifest["counts"].items())
     print(f"{options.target}: {len(store)} documents, {store.manifest['tokens']} tokens ({counts})")
 

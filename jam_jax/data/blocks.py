@@ -31,6 +31,8 @@ class SourceBlocks:
         A whole document that is longer than a block is cut; their number is a warning.
         """
         prompts = bool(store.lengths[:, 1].any())
+        if source.cm3 or (source.mask_caption and space.unconditional is None):
+            space.require_infill()
         if prompts and source.cm3:
             raise ValueError(f"store {source.store} holds instructions, which the CM3 objective is not for: set cm3=0")
         if source.mask_caption and source.cut == "stream":
@@ -39,7 +41,8 @@ class SourceBlocks:
         self._tokens = int(store.lengths[:, 0].sum(dtype=np.int64))  # of an epoch
         self._epochs: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._packings: dict[int, np.ndarray] = {}
-        long = int((store.lengths[:, 0].astype(np.int64) + 1 > config.block).sum())
+        self._before = np.array(space.before_record, np.int32)
+        long = int((store.lengths[:, 0].astype(np.int64) + len(self._before) > config.block).sum())
         if source.cut != "stream" and long:
             warnings.warn(
                 f"{long} of {len(store)} documents of {source.store} are longer than a block of {config.block} and "
@@ -89,10 +92,10 @@ class SourceBlocks:
         return tokens
 
     def _document(self, epoch: int, row: int) -> tuple[np.ndarray, np.ndarray]:
-        """`</s>` and a document by its place in an epoch's order, cut at the block's length; True in its prompt."""
+        """A document from its start on, by its place in an epoch's order, cut at the block; True in its prompt."""
         document = int(self._epoch(epoch)[0][row])
-        tokens = np.concatenate([[self._space.end_of_document], self._store[document]])[: self._config.block]
-        return tokens, np.arange(len(tokens)) <= self._prompt(document)
+        tokens = np.concatenate([self._before, self._store[document]])[: self._config.block]
+        return tokens, np.arange(len(tokens)) < len(self._before) + self._prompt(document)
 
     def _pack(self) -> None:
         """Fill blocks with the documents of epoch 0's order, one after another.
@@ -101,7 +104,7 @@ class SourceBlocks:
         same number of blocks and a block is found by division.
         """
         growth = GROWTH if self._source.cm3 or self._source.mask_caption else 0
-        lengths = self._store.lengths[self._epoch(0)[0], 0].astype(np.int64) + 1 + growth
+        lengths = self._store.lengths[self._epoch(0)[0], 0].astype(np.int64) + len(self._before) + growth
         self._need = np.minimum(lengths, self._config.block)
         ends, first = np.cumsum(self._need), [0]
         while first[-1] < len(ends):

@@ -41,8 +41,9 @@ def draw(rng: np.random.Generator, length: int, max_spans: int, mean: float = 1.
 
 
 def stops(space: TokenSpace) -> tuple[int, ...]:
-    """The ids that no span holds: the breaks, as in the original, and the end of a document [ours]."""
-    return (space.start_of_image, space.end_of_image, space.end_of_document)
+    """The ids that no span holds: the breaks, as in the original, and the ends and starts of documents [ours]."""
+    named = (space.start_of_image, space.end_of_image, space.end_of_document, space.start_of_document)
+    return tuple(i for i in named if i is not None)
 
 
 def segments(tokens: np.ndarray, stops: tuple[int, ...]) -> list[Span]:
@@ -94,15 +95,19 @@ def layout(tokens: np.ndarray, spans: list[Span], space: TokenSpace, limit: int)
 
 
 def mask(rng: np.random.Generator, tokens: np.ndarray, space: TokenSpace, limit: int, mean: float = 1.0) -> np.ndarray:
-    """The whole objective: int32 [T] → int32 [at most limit], drawn from `rng`; often the block as it is."""
-    spans = draw(rng, len(tokens), space.sentinels[1] - space.sentinels[0], mean)
+    """The whole objective: int32 [T] → int32 [at most limit], drawn from `rng`; often the block as it is.
+
+    ValueError if the vocabulary has no sentinels or no end of infill.
+    """
+    space.require_infill()
+    spans = draw(rng, len(tokens), len(space.sentinel_ids), mean)
     return layout(tokens, clip(tokens, spans, stops(space)), space, limit)
 
 
 def caption_end(tokens: np.ndarray, space: TokenSpace) -> int:
     """Where the caption of a pair `</s> caption <break> picture </s>` ends; 0 if the block is anything else."""
     opened = np.flatnonzero(tokens == space.start_of_image)
-    if not len(opened) or tokens[0] != space.end_of_document or tokens[-1] != space.end_of_document:
+    if not space.draws or not len(opened) or tokens[0] != space.start or tokens[-1] != space.end_of_document:
         return 0
     start = int(opened[0])
     whole = start + len(space.picture_layout)  # where the picture is closed
@@ -113,10 +118,14 @@ def caption_end(tokens: np.ndarray, space: TokenSpace) -> int:
 def mask_caption(tokens: np.ndarray, space: TokenSpace, limit: int) -> np.ndarray:
     """`</s> caption <break> picture </s>` → `</s> <mask:0> <break> picture </s> <mask:0> caption <eoss>` [ours].
 
-    It teaches the unconditional stream that guidance contrasts with. Beyond `limit` the end is cut, so that the
-    picture stays whole. ValueError if the block is no pair (`caption_end`).
+    It teaches the unconditional stream that guidance contrasts with; where a vocabulary has a form of its own for that
+    stream, the caption gives way to it and is left out. Beyond `limit` the end is cut, so that the picture stays whole.
+    ValueError if the block is no pair (`caption_end`).
     """
     end = caption_end(tokens, space)
     if not end:
         raise ValueError("only a caption with its picture, between two ends of document, can have its caption masked")
+    if space.unconditional is not None:
+        return np.array([*space.unconditional, *tokens[end:]], np.int32)[:limit]
+    space.require_infill()
     return layout(tokens, [(1, end)], space, len(tokens) + 3)[:limit]

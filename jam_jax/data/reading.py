@@ -37,18 +37,27 @@ def read(space: TokenSpace, decode: Callable[[list[int]], str], ids: Sequence[in
     `decode` turns text ids into text. Never fails: what does not fit is left out and named in `fault`.
     """
     row = [int(i) for i in ids]
-    if row[:1] == [space.end_of_document]:
+    if row[:1] == [space.start]:
         row = row[1:]
     question, faults = "", []
-    prompt_end = [space.sentinel(0), space.end_of_document]
-    first = row.index(space.end_of_document) if space.end_of_document in row else -1
-    if first > 0 and row[first - 1 : first + 1] == prompt_end:
-        prompt, row = row[: first - 1], row[first + 1 :]
-        question = decode([i for i in prompt if _is_text(space, i)])
-        if not all(_is_text(space, i) for i in prompt):
+    if (end := _question_end(space, row)) >= 0:
+        prompt, row = row[:end], row[end + len(space.question_end) :]
+        question = decode([i for i in prompt if is_text(space, i)])
+        if not all(is_text(space, i) for i in prompt):
             faults.append("the question holds an id that is no text")
     runs, fault = _runs(space, decode, row)
     return Reading(question, tuple(runs), [*faults, fault][0])
+
+
+def _question_end(space: TokenSpace, row: list[int]) -> int:
+    """Where the question of an instruction ends; -1 if the row asks nothing."""
+    wanted, end = list(space.question_end), space.end_of_document
+    first = row.index(end) if end in row else len(row)
+    for at in range(first + 1 if wanted else 0):
+        if row[at : at + len(wanted)] == wanted:
+            # Where the end of a document also ends a question, only an answer behind it makes it one.
+            return at if wanted != [end] or end in row[at + 1 :] else -1
+    return -1
 
 
 def _runs(space: TokenSpace, decode: Callable[[list[int]], str], row: list[int]) -> tuple[list[str | np.ndarray], str]:
@@ -64,7 +73,7 @@ def _runs(space: TokenSpace, decode: Callable[[list[int]], str], row: list[int])
             text.clear()
 
     while at < len(row) and not ended:
-        if row[at] == space.start_of_image:
+        if space.draws and row[at] == space.start_of_image:
             close_text()
             picture = row[at : at + len(space.picture_layout)]
             fits = [_fits(space, i, wanted) for i, wanted in zip(picture, space.picture_layout, strict=False)]
@@ -81,7 +90,7 @@ def _runs(space: TokenSpace, decode: Callable[[list[int]], str], row: list[int])
             continue
         if row[at] == space.end_of_document:
             ended = True
-        elif _is_text(space, row[at]):
+        elif is_text(space, row[at]):
             text.append(row[at])
         else:
             faults.append(f"id {row[at]} stands where text should be")
@@ -96,7 +105,8 @@ def _runs(space: TokenSpace, decode: Callable[[list[int]], str], row: list[int])
     return runs, faults[0] if faults else ""
 
 
-def _is_text(space: TokenSpace, i: int) -> bool:
+def is_text(space: TokenSpace, i: int) -> bool:
+    """Whether an id, of any value, is one that text is made of."""
     return 0 <= i < space.vocab_size and int(space.modality[i]) == TEXT
 
 

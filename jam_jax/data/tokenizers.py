@@ -1,78 +1,31 @@
-"""Text and pictures to token ids and back: SentencePiece, a VQGAN, and the order in which a document puts them.
+"""Text and pictures to token ids and back: a text tokenizer, a VQGAN, and the order in which a document puts them.
 
-A tokenizer is a directory: `tokens.json` (the TokenSpace), `text.model` (SentencePiece) and `image/` (a model
-directory of a VQGAN). Stores hold documents without a leading `</s>` and with the closing one (arXiv 2309.15564,
-section 2.1): `text </s>`, `caption <break> codes </s>`, runs with one `<break>` at every change of modality, and
-instructions as `question <mask:0> </s> answer </s>`.
+A tokenizer is a directory: `tokens.json` (the TokenSpace), `text.model` (SentencePiece, trained here) and `image/` (a
+model directory of a VQGAN); `vocabulary` says what is in another system's. Stores hold documents without a leading
+`</s>` and with the closing one (arXiv 2309.15564, section 2.1): `text </s>`, `caption <break> codes </s>`, runs with
+one `<break>` at every change of modality, and instructions as `question <mask:0> </s> answer </s>`. Where a vocabulary
+has a token of its own for the start of a document, a record begins with it.
 """
 
 import dataclasses
-import hashlib
-import io
+import re
 import shutil
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from jam_jax import sharding, tokens
-from jam_jax.config import write_whole
+from jam_jax import tokens
+from jam_jax.data import grammars, vocabulary
 from jam_jax.data.documents import Document
 from jam_jax.data.image_tokenizer import ImageTokenizer, load_vqgan
-from jam_jax.data.reading import Reading, read
+from jam_jax.data.reading import Reading, is_text, read
+from jam_jax.data.sentencepiece_text import SentencePieceText
+from jam_jax.data.text_tokenizers import TextTokenizer
 from jam_jax.tokens import CODE, TokenSpace
 
-BYTES = 256  # byte pieces: what the vocabulary lacks is spelt in bytes, so any text comes back
+OWN = "text.model"  # a SentencePiece model trained here
 ROWS = 32  # the vocabulary is padded to a multiple, so that a mesh can divide it
-SPECIALS = 4  # <s>, <pad>, </s>, <unk>
-SPACE = "▁"  # SentencePiece's own sign for a space; in a user's text it is spelt in bytes
-
-
-def train_text_tokenizer(texts: Iterable[str], path: str | Path, vocab: int = 512) -> int:
-    """Train SentencePiece (BPE with byte pieces) on `texts`, write it to `path`, and give the vocabulary's size.
-
-    The size is `vocab`, special and byte pieces included, or less where the texts are too few for that many. The
-    least frequent characters are left to the byte pieces, so that at least half of the free pieces are longer ones.
-    ValueError if there is no text or no room beside the bytes.
-    """
-    import sentencepiece
-
-    free = vocab - BYTES - SPECIALS
-    if free < 2:
-        raise ValueError(f"a text vocabulary needs more than {BYTES + SPECIALS + 1} pieces, got {vocab}")
-    # With the space in front that encode_text puts there, so that a text's first word is a word like others.
-    lines = [" " + line for text in texts for line in text.replace("\0", " ").splitlines() if line.strip()]
-    if not lines:
-        raise ValueError("there is no text to train a text tokenizer on")
-    kinds = Counter(character for line in lines for character in line)
-    if rare := {ord(c): " " for c, _ in kinds.most_common()[free // 2 :]}:
-        lines = [line.translate(rare) for line in lines]
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(lines),
-        model_writer=model,
-        model_type="bpe",  # "unigram" makes no piece of a word that no other word contains, however frequent it is
-        vocab_size=vocab,
-        hard_vocab_limit=False,
-        byte_fallback=True,
-        character_coverage=1.0,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-        add_dummy_prefix=False,  # encode_text puts the space, so that a text can be encoded in parts
-        bos_id=0,
-        pad_id=1,
-        eos_id=2,
-        unk_id=3,
-        input_sentence_size=2_000_000,
-        max_sentence_length=1 << 16,
-        minloglevel=2,
-    )
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, model.getvalue())
-    return _open_text(path).get_piece_size()
 
 
 def build_tokenizer(
@@ -84,22 +37,32 @@ def build_tokenizer(
     """
     from jam_jax import checkpoint
 
-    pieces = _open_text(Path(text_model)).get_piece_size()
+    pieces = len(SentencePieceText(Path(text_model)).names)
     image, params = load_vqgan(image_model)
     space = tokens.jam(text=pieces, codes=image.codes, codes_per_image=image.grid**2, sentinels=sentinels, pad_to=ROWS)
-    space = dataclasses.replace(space, contents=_contents(Path(text_model), params))
+    space = dataclasses.replace(space, contents=vocabulary.fingerprint(Path(text_model).read_bytes(), params))
     with checkpoint.new_directory(directory) as aside:
         (aside / "tokens.json").write_text(space.to_json(), encoding="utf-8")
-        shutil.copyfile(text_model, aside / "text.model")
+        shutil.copyfile(text_model, aside / OWN)
         checkpoint.save_model(aside / "image", image, params)
 
 
-def _contents(text_model: Path, image_params: dict) -> str:
-    """Sixteen hex digits that change with any text piece or any weight of the image tokenizer."""
-    digest = hashlib.sha256(text_model.read_bytes())
-    for path, leaf in sharding.paths(image_params).items():
-        digest.update(path.encode() + np.asarray(leaf).tobytes())
-    return digest.hexdigest()[:16]
+def names(directory: str | Path) -> list[str | None]:
+    """The token of every id of a tokenizer's directory, None for padded rows; as many as the embedding has rows.
+
+    Codes without a name of their own are named as the paper's tokenizer names them. ValueError if it is damaged.
+    """
+    tokenizer = Tokenizer(directory)
+    space, known = tokenizer.space, tokenizer.text.names
+    found = [*known[: space.vocab_size], *[None] * (space.vocab_size - len(known))]
+    if not vocabulary.is_another(tokenizer.directory):
+        named = [(space.start_of_image, "<break>"), (space.end_of_infill, "<eoss>")]
+        for i, name in [*named, *((s, f"<mask:{n}>") for n, s in enumerate(space.sentinel_ids))]:
+            assert i is not None, "a tokenizer made here has all of these"
+            found[i] = name
+    for code, i in enumerate(space.image_ids):
+        found[i] = found[i] or grammars.CHAMELEON_CODES.name(code)
+    return found
 
 
 def open_tokenizer(directory: str | Path) -> "Tokenizer":
@@ -111,42 +74,37 @@ class Tokenizer:
     """Ids of text, pictures and documents, and back. The VQGAN is loaded when a picture is first needed."""
 
     def __init__(self, directory: str | Path) -> None:
-        """Open a directory made by `build_tokenizer`; see `open_tokenizer`."""
+        """Open a directory made by `build_tokenizer` or by `vocabulary.build`; see `open_tokenizer`."""
         self.directory = Path(directory)
         self.space: TokenSpace = tokens.load(directory)
-        self._text = _open_text(self.directory / "text.model")
-        pieces = self._text.get_piece_size()
-        if pieces != self.space.text[1]:
-            raise ValueError(
-                f"tokenizer {directory} is damaged: text.model has {pieces} pieces, tokens.json {self.space.text[1]}"
-            )
-        self._space_bytes = [self._text.piece_to_id(f"<0x{b:02X}>") for b in SPACE.encode()]
+        self.text: TextTokenizer
+        if vocabulary.is_another(self.directory):
+            self.text = vocabulary.open_another(self.directory, self.space)
+        else:
+            self.text = _open_own(self.directory, self.space)
         self._image: ImageTokenizer | None = None
 
     @property
     def image(self) -> ImageTokenizer:
-        """The VQGAN, ready to run; its `config` says the resolution."""
+        """The VQGAN, ready to run; its `config` says the resolution. ValueError if the vocabulary draws nothing."""
         if self._image is None:
+            self.space.require_pictures()
             self._image = ImageTokenizer(self.directory / "image", self.space)
         return self._image
 
     def encode_text(self, text: str) -> list[int]:
-        """Text → ids in the text range only: whatever it looks like, text never makes a special id."""
-        if not text:
-            return []
-        first, *others = (" " + text).split(SPACE)
-        ids = self._text.encode(first)
-        for part in others:
-            ids += self._space_bytes + self._text.encode(part)
-        return ids
+        """Text → ids of text only: whatever it looks like, text never makes a special id.
+
+        Lone surrogates, which are no characters, become U+FFFD. ValueError names what the vocabulary cannot spell.
+        """
+        return self.text.encode(re.sub(r"[\ud800-\udfff]", "\ufffd", text)) if text else []
 
     def decode_text(self, ids: Sequence[int] | np.ndarray) -> str:
         """Inverse of `encode_text`; ValueError names an id that is no text. Broken UTF-8 becomes U+FFFD."""
         ids = [int(i) for i in ids]
-        low, high = self.space.text
-        if wrong := [i for i in ids if not low <= i < high]:
-            raise ValueError(f"id {wrong[0]} is no text: text ids are {low} to {high - 1}")
-        return self._text.decode(ids).removeprefix(" ")
+        if wrong := [i for i in ids if not is_text(self.space, i)]:
+            raise ValueError(f"id {wrong[0]} is no text")
+        return self.text.decode(ids)
 
     def encode_pictures(self, pictures: Sequence[bytes] | np.ndarray) -> np.ndarray:
         """Encoded pictures, or uint8 [B, R, R, 3] → codes int32 [B, codes_per_image]."""
@@ -174,21 +132,23 @@ class Tokenizer:
 
     def _encode_all(self, documents: list[Document]) -> Iterator[tuple[np.ndarray, int]]:
         data = [picture for document in documents for picture in document.pictures]
-        codes = iter(self.encode_pictures(data)) if data else iter(())
+        codes, space = iter(self.encode_pictures(data)) if data else iter(()), self.space
         for document in documents:
-            ids: list[int] = []
+            ids = [] if space.start_of_document is None else [space.start_of_document]
+            prompt = 0
             if document.question:
-                ids += [*self.encode_text(document.question), self.space.sentinel(0), self.space.end_of_document]
-            prompt = len(ids)
+                space.require_questions()
+                ids += [*self.encode_text(document.question), *space.question_end]
+                prompt = len(ids)
             after_picture = False
             for part in document.parts:
                 if after_picture:
-                    ids.append(self.space.end_of_image)
+                    ids += space.picture_closers[:1]
                 ids += self.encode_text(part) if isinstance(part, str) else self._picture(next(codes))
                 after_picture = isinstance(part, bytes)
-            if after_picture and self.space.end_of_document not in self.space.picture_closers:
-                ids.append(self.space.end_of_image)
-            yield np.array([*ids, self.space.end_of_document], np.int32), prompt
+            if after_picture and space.end_of_document not in space.picture_closers:
+                ids += space.picture_closers[:1]
+            yield np.array([*ids, space.end_of_document], np.int32), prompt
 
     def _picture(self, codes: np.ndarray) -> list[int]:
         """The codes of one picture → its ids, from the opening one on, without the closing one."""
@@ -203,12 +163,11 @@ class Tokenizer:
         return read(self.space, self.decode_text, ids)
 
 
-def _open_text(path: Path) -> Any:
-    import sentencepiece
-
-    if not path.is_file():
-        raise ValueError(f"there is no text tokenizer {path}")
-    try:
-        return sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes())
-    except RuntimeError as error:
-        raise ValueError(f"{path} is no SentencePiece model: {error}") from error
+def _open_own(directory: Path, space: TokenSpace) -> TextTokenizer:
+    """The text model of a tokenizer made here; ValueError if it is not that of `space`."""
+    text = SentencePieceText(directory / OWN, opening=" ")
+    if len(text.names) != space.text[1]:
+        raise ValueError(
+            f"tokenizer {directory} is damaged: {OWN} has {len(text.names)} pieces, tokens.json {space.text[1]}"
+        )
+    return text

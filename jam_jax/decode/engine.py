@@ -40,11 +40,11 @@ def generate(
     `keys` [len(prompts)] decide the samples, by default `row_keys(seed, len(prompts))`: a row's tokens depend on its
     prompt, its key and the settings, never on its neighbours. At most `rows` prompts run at once, a power of two;
     `advance(n)` hears of n finished ones. `unconditional` is what stands before the opening id in guidance's second
-    stream, by default `</s> <mask:0>` (metaseq's code), or the end of the document alone without sentinels.
+    stream, by default the vocabulary's own, `TokenSpace.blank`.
     ValueError: a prompt that is empty, too long or malformed, no room for the picture that it opened, or settings and
     model that contradict each other.
     """
-    prefix = default_unconditional(space) if unconditional is None else tuple(unconditional)
+    prefix = space.blank if unconditional is None else tuple(unconditional)
     phases = [_check_prompt(config, space, prompt, settings, i) for i, prompt in enumerate(prompts)]
     opened = any(phase == DRAWING for phase, _ in phases)
     _check(config, space, settings, prefix, opened)
@@ -55,7 +55,7 @@ def generate(
     if keys is None:
         keys = row_keys(seed, len(prompts))
     limits = [_limit(config, settings, prompt) for prompt in prompts]
-    guided = settings.guidance != 1 and (settings.max_images > 0 or opened)
+    guided = space.draws and settings.guidance != 1 and (settings.max_images > 0 or opened)
     count = min(_power_of_two(len(prompts)), 1 << (rows.bit_length() - 1))
     width = _power_of_two(max(len(p) for p in prompts), least=16)
     slots = max(-(-max(limits) // 64) * 64, width, len(prefix) + len(space.picture_layout))
@@ -77,12 +77,6 @@ def row_keys(seed: int, rows: int) -> jax.Array:
     return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(rows))
 
 
-def default_unconditional(space: TokenSpace) -> tuple[int, ...]:
-    """What stands before the opening id in guidance's second stream: `</s> <mask:0>`, as in metaseq's code."""
-    first, last = space.sentinels
-    return (space.end_of_document, space.sentinel(0)) if last > first else (space.end_of_document,)
-
-
 def _check(
     config: LanguageConfig, space: TokenSpace, settings: Settings, prefix: tuple[int, ...], opened: bool
 ) -> None:
@@ -93,7 +87,7 @@ def _check(
         )
     room = states.picture_room(space)
     most = settings.max_new_tokens
-    if settings.max_images and not opened and most is not None and most < room:
+    if space.draws and settings.max_images and not opened and most is not None and most < room:
         raise ValueError(
             f"max_new_tokens {most} has no room for a picture, which takes {room}: raise it, or set max_images to 0"
         )
@@ -106,7 +100,7 @@ def _check_prompt(
 ) -> tuple[int, int]:
     """(phase, place) that a prompt leaves its row in; ValueError if the row cannot be continued."""
     if not prompt:
-        raise ValueError(f"prompt {index} is empty: begin it with the end of document, {space.end_of_document}")
+        raise ValueError(f"prompt {index} is empty: begin it with the start of a document, {space.start}")
     if len(prompt) >= config.max_positions:
         raise ValueError(
             f"prompt {index} has {len(prompt)} tokens, but the model has {config.max_positions} positions for prompt "

@@ -41,9 +41,9 @@ def draws(space: TokenSpace, state: State) -> jax.Array:
 
 def allowed(space: TokenSpace, state: State, max_images: jax.Array) -> jax.Array:
     """bool [B, V]: the ids that may come next where none is forced."""
-    starts = (state.images < max_images) & (state.limit - state.length >= picture_room(space))
+    starts = space.draws & (state.images < max_images) & (state.limit - state.length >= picture_room(space))
     text = jnp.asarray(_ids(space, np.flatnonzero(space.modality == TEXT)) | _ids(space, [space.end_of_document]))
-    opening = jnp.asarray(_ids(space, [space.start_of_image]))
+    opening = jnp.asarray(_ids(space, space.picture_layout[:1]))
     codes = jnp.asarray(_ids(space, np.flatnonzero(space.modality == IMAGE)))
     closers = jnp.asarray(_ids(space, space.picture_closers))
     writing = text | (opening & starts[:, None])
@@ -65,7 +65,7 @@ def advance(space: TokenSpace, state: State, token: jax.Array) -> State:
     """The state with token [B] appended to every row that has not ended."""
     live = state.phase != ENDED
     writing, inside = state.phase == WRITING, draws(space, state)
-    opens = writing & (token == space.start_of_image)
+    opens = writing & (token == space.start_of_image) if space.draws else jnp.zeros_like(writing)
     ends = ~live | (~inside & (token == space.end_of_document))
     rows = jnp.arange(token.shape[0])
     slot = jnp.where(live, state.length, state.tokens.shape[1])  # past the buffer: dropped
@@ -92,6 +92,7 @@ def read_prompt(space: TokenSpace, prompt: Sequence[int]) -> tuple[int, int]:
     for index, token in enumerate(prompt):
         if phase == WRITING:
             if token == space.start_of_image:
+                space.require_pictures()
                 phase, place = DRAWING, 1
             elif modality[token] == IMAGE:
                 raise ValueError(f"token {index} is an image code outside of a picture")

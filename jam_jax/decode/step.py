@@ -59,7 +59,7 @@ def guided_step(
     tokens, positions = _last(state)
     drawing = states.draws(space, state)
     # A row that does not draw parks its second stream on the opening id, which its next picture writes anew.
-    other = jnp.where(drawing, tokens, space.start_of_image)
+    other = jnp.where(drawing, tokens, space.picture_layout[0])
     there = prefix + jnp.where(drawing, state.place - 1, 0)
     tokens, positions = jnp.concatenate([tokens, other]), jnp.concatenate([positions, there])
     logits, cache = model.forward(config, params, tokens[:, None], positions[:, None], state.cache)

@@ -8,6 +8,7 @@ from typing import Any
 
 from jam_jax import config
 from jam_jax.decode.settings import Settings
+from jam_jax.machine import keep_freed_memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,11 +72,11 @@ def measure(options: Perplexity) -> None:
     from jam_jax import checkpoint, tokens
     from jam_jax.data.store import Store
     from jam_jax.evaluate.perplexity import GROUPS, perplexity
+    from jam_jax.models.model import require_language
 
     store = Store(options.store)
-    model_config, params = checkpoint.load_model(options.model)
-    if isinstance(model_config, config.VqganConfig):
-        raise ValueError(f"{options.model} is an image tokenizer, not a language model")
+    found_config, params = checkpoint.load_model(options.model)
+    model_config = require_language(found_config, options.model)
     space = tokens.load(checkpoint.tokenizer_dir(options.model))
     store.check(space)
     count = min(options.limit or len(store), len(store))
@@ -143,6 +144,7 @@ def _parts(parts: Sequence[Any]) -> tuple[str | bytes, ...]:
 def main(args: Sequence[str] | None = None) -> None:
     """The command."""
     options = config.cli(Perplexity | Draw | Answer, args, prog="python -m jam_jax.evaluate", description=__doc__ or "")
+    keep_freed_memory()
     commands: dict[type, Any] = {Perplexity: measure, Draw: draw, Answer: answer}
     commands[type(options)](options)
 

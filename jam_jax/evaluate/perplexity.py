@@ -1,7 +1,8 @@
 """Exact perplexity of a model on documents, apart for text and for images (arXiv 2309.15564, tables 2 to 5).
 
 A document is read as in training's document mode, `</s>` + record, from position 0, and each of its record's tokens is
-a target exactly once. MS-COCO's perplexity in the paper is over all tokens of caption and picture together: `all` here.
+a target exactly once; where a vocabulary has a start of its own for documents, that takes the place of the `</s>`.
+MS-COCO's perplexity in the paper is over all tokens of caption and picture together: `all` here.
 """
 
 import contextlib
@@ -109,10 +110,10 @@ def _windows(record: np.ndarray, config: LanguageConfig, space: TokenSpace) -> I
             f"a document holds id {record.max()}, but the model has {config.vocab_size} rows: "
             "its store was made with another tokenizer"
         )
-    sequence = np.concatenate([[space.end_of_document], record]).astype(np.int32)
+    sequence = np.concatenate([space.before_record, record]).astype(np.int32)
     size = config.max_positions
     hop = max(size // 2, 1)
-    for start in range(0, max(len(record) - size + hop, 1), hop):
+    for start in range(0, max(len(sequence) - 1 - size + hop, 1), hop):
         yield sequence[start : start + size + 1], size - hop if start else 0
 
 

@@ -2,9 +2,14 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from jam_jax import config as configs
+from jam_jax import hosts
+from jam_jax.trees import paths
+
+if TYPE_CHECKING:
+    from jam_jax.fuse.compatibility import Row, Vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +22,17 @@ class _Parents:
 
 @dataclasses.dataclass(frozen=True)
 class Uniform(_Parents):
-    """Average every weight of the two parents."""
+    """Average every weight of the two parents, or mix them in another proportion."""
+
+    weight: float = 0.5  # the LLM's share of every weight, from 0 to 1; the rest is the image parent's
+    text_weight: float | None = None  # its share of the rows of text tokens; None: as the rest
+    image_weight: float | None = None  # its share of the rows of image tokens; None: as the rest
+
+    def __post_init__(self) -> None:
+        for name in ("weight", "text_weight", "image_weight"):
+            share = getattr(self, name)
+            if share is not None and not 0 <= share <= 1:
+                raise ValueError(f"{name} is a share from 0 (the image parent's) to 1 (the LLM's), got {share}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,44 +58,89 @@ Command = Uniform | Width | Cross
 
 def main(args: list[str] | None = None) -> None:
     """The command; see `fuse`."""
-    fuse(configs.cli(Command, args, prog="python -m jam_jax.fuse", description=__doc__ or ""))
+    command = configs.cli(Command, args, prog="python -m jam_jax.fuse", description=__doc__ or "")
+    hosts.start()
+    fuse(command)
 
 
 def fuse(command: Command) -> None:
     """Compare two parents and write their fusion; ValueError says in what they do not fit."""
-    import jax
-
-    from jam_jax import checkpoint, tokens
-    from jam_jax.fuse import compatibility, cross, uniform, width
+    from jam_jax import checkpoint
+    from jam_jax.fuse import compatibility, rows
+    from jam_jax.models.model import require_language
 
     llm_config, img_config = (checkpoint.read_model_config(d) for d in (command.llm, command.img))
     for directory, found in ((command.llm, llm_config), (command.img, img_config)):
-        if isinstance(found, configs.VqganConfig):
-            raise ValueError(f"{directory} is an image tokenizer, not a language model")
-    llm_tokenizer, img_tokenizer = (checkpoint.tokenizer_dir(d) for d in (command.llm, command.img))
-    misfits = compatibility.config_misfits(llm_config, img_config)
-    misfits += compatibility.tokenizer_misfits(llm_tokenizer, img_tokenizer)
-    compatibility.require_fit(misfits)
+        require_language(found, directory)
+    compared = compatibility.compare(llm_config, img_config, _vocabulary(command.llm), _vocabulary(command.img))
     if command.check:
-        print("the parents fit: all three fusions are possible")
+        _show(compared)
+    compatibility.errors(compared)
+    warnings = [str(row) for row in compared if row.verdict == "warning"]
+    if command.check:
+        print(f"the parents fit{f', with {len(warnings)} warnings' * bool(warnings)}: all three fusions are possible")
         return
     if not command.target:
         raise ValueError("give the fusion a directory: --target DIR")
     if Path(command.target).exists() and any(Path(command.target).iterdir()):
         raise ValueError(f"{command.target} already exists: remove it or choose another target")
-    (_, llm), (_, img) = checkpoint.load_model(command.llm), checkpoint.load_model(command.img)
+    for warning in warnings:
+        print(f"warning: {warning}")
+    (_, llm), (_, img) = checkpoint.open_leaves(command.llm), checkpoint.open_leaves(command.img)
     assert isinstance(llm_config, configs.DecoderConfig) and isinstance(img_config, configs.DecoderConfig)
-    fused: configs.ModelConfig
-    if isinstance(command, Uniform):
-        fused, params = uniform.fuse(img_config, llm, img)
-    elif isinstance(command, Width):
-        fused, params = width.fuse(img_config, llm, img, command.init)
-    else:
-        space, key = tokens.load(img_tokenizer), jax.random.key(command.seed)
-        fused, params = cross.fuse(llm_config, img_config, llm, img, space, every=command.every, key=key)
-    checkpoint.save_model(command.target, fused, params, tokenizer=img_tokenizer)
-    millions = sum(leaf.size for leaf in jax.tree.leaves(params)) / 1e6
+    most = min(llm_config.max_positions, img_config.max_positions)
+    img_config = dataclasses.replace(img_config, max_positions=most)
+    fused, leaves = _fused(command, llm_config, img_config, rows.complete(llm, img), img)
+    tokenizer = _tokenizer(command.img)
+    checkpoint.save_leaves(command.target, fused, leaves, tokenizer=tokenizer, task="fuse")
+    millions = sum(leaf.size for leaf in paths(leaves).values()) / 1e6
     print(f"{command.target}: JAM-{type(command).__name__}, {millions:.2f}M parameters")
+
+
+def _fused(
+    command: Command, llm_config: configs.DecoderConfig, img_config: configs.DecoderConfig, llm: dict, img: dict
+) -> tuple[configs.ModelConfig, dict]:
+    import jax
+
+    from jam_jax import tokens
+    from jam_jax.fuse import cross, uniform, width
+
+    found = _tokenizer(command.img)
+    space = tokens.load(found) if found else None
+    if isinstance(command, Uniform):
+        share = uniform.row_shares(space, command.weight, command.text_weight, command.image_weight)
+        return uniform.fuse(img_config, llm, img, command.weight, share)
+    if isinstance(command, Width):
+        return width.fuse(img_config, llm, img, command.init)
+    if space is None:
+        raise ValueError(f"{command.img} holds no tokenizer, which says which rows are text: give its import one")
+    return cross.fuse(llm_config, img_config, llm, img, space, every=command.every, key=jax.random.key(command.seed))
+
+
+def _tokenizer(directory: str) -> Path | None:
+    found = Path(directory) / "tokenizer"
+    return found if (found / "tokens.json").is_file() else None
+
+
+def _vocabulary(directory: str) -> "Vocabulary | None":
+    from jam_jax import tokens
+    from jam_jax.data import tokenizers
+    from jam_jax.fuse.compatibility import Vocabulary
+
+    found = _tokenizer(directory)
+    return Vocabulary(tokens.load(found), tokenizers.names(found)) if found else None
+
+
+def _show(rows: "list[Row]") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("", "LLM", "image parent", "", title="Do the parents fit?")
+    colours = {"fits": "", "warning": "yellow", "error": "red"}
+    for row in rows:
+        verdict = f"{row.verdict}: {row.note}" if row.note else row.verdict
+        table.add_row(row.name, row.llm, row.img, verdict, style=colours[row.verdict])
+    Console().print(table)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,18 @@
 """JAM-Cross: both parents whole, with new cross-attention blocks between them (arXiv 2309.15564, section 2.2.3)."""
 
 import dataclasses
+import functools
+from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from jam_jax.config import CrossConfig, DecoderConfig
-from jam_jax.models import cross
-from jam_jax.models.model import RUN_TIME
+from jam_jax.fuse.rows import TABLES
+from jam_jax.models import cross, model
+from jam_jax.streaming import Index, Leaf, mix, of_array
 from jam_jax.tokens import TEXT, TokenSpace
+from jam_jax.trees import like, paths
 
 
 def fuse(
@@ -21,24 +25,42 @@ def fuse(
     every: int = 2,
     key: jax.Array,
 ) -> tuple[CrossConfig, dict]:
-    """Two parents → the joint model. Text rows of the embedding come from the LLM, all others from the image parent.
+    """Two trees of leaves → the joint model's. Text rows of the embedding are the LLM's, all others the image parent's.
 
     The paper is silent on the rest; ours: positions, special tokens and the final norm come from the image parent,
     whose documents hold both modalities. The new cross blocks start as the identity, the projection at random.
     """
     # The towers run alike, whatever their parents' directories say of it.
-    llm_config = dataclasses.replace(llm_config, **{name: getattr(img_config, name) for name in RUN_TIME})
-    config = CrossConfig(llm_config, img_config, every)
-    is_text = jnp.asarray(space.modality == TEXT)[:, None]
-    embed = dict(img["embed"], tokens=jnp.where(is_text, llm["embed"]["tokens"], img["embed"]["tokens"]))
-    params = {
-        "embed": embed,
-        "llm": {"layers": llm["layers"]},
-        "img": {"layers": img["layers"]},
-        "cross": cross.init_cross(jax.random.fold_in(key, 0), config),
-        "project": cross.init_project(jax.random.fold_in(key, 1), config),
-        "final_norm": img["final_norm"],
-    }
-    if not img_config.tied:
-        params["unembed"] = jnp.where(is_text, llm["unembed"], img["unembed"])
-    return config, params
+    shared = {name: getattr(img_config, name) for name in (*model.RUN_TIME, "vocab_size", "max_positions")}
+    config = CrossConfig(dataclasses.replace(llm_config, **shared), img_config, every)
+    is_text = (space.modality == TEXT).astype(np.float32)
+    left, right = paths(llm), paths(img)
+    parts = {path: mix(left[path], right[path], is_text) for path in TABLES & right.keys()}
+    parts |= {path: leaf for path, leaf in right.items() if not path.startswith("layers/") and path not in parts}
+    for name, tower in (("llm", left), ("img", right)):
+        parts |= {f"{name}/{path}": leaf for path, leaf in tower.items() if path.startswith("layers/")}
+    shapes = model.shapes(config)
+    new = {path: shape for path, shape in paths(shapes).items() if path.startswith("cross/")}
+    parts |= {path: _new(config, path, shape, jax.random.fold_in(key, 0)) for path, shape in new.items()}
+    parts["project"] = of_array(cross.init_project(jax.random.fold_in(key, 1), config))
+    return config, like(shapes, parts)
+
+
+def _new(config: CrossConfig, path: str, shape: Any, key: jax.Array) -> Leaf:
+    """One leaf of the new cross blocks, drawn a block at a time."""
+    _, name, within = path.split("/", 2)
+
+    tower: DecoderConfig = getattr(config, name)
+
+    def read(index: Index) -> np.ndarray:
+        keys = [cross.cross_key(key, name, i) for i in range(index[0].start, index[0].stop)]
+        drawn = [np.asarray(_draw(tower, within, k))[None] for k in keys]
+        return (drawn[0] if len(drawn) == 1 else np.concatenate(drawn))[(slice(None), *index[1:])]
+
+    return Leaf(tuple(shape.shape), np.dtype(np.float32), read, (1, *shape.shape[1:]))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _draw(config: DecoderConfig, path: str, key: jax.Array) -> jax.Array:
+    # The other leaves of the block fall out of the compiled program.
+    return paths(cross.init_cross_block(key, config))[path]

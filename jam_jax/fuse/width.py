@@ -12,11 +12,9 @@ No factor of 1/2 is published, and none is applied.
 import dataclasses
 from typing import Literal
 
-import jax
-import jax.numpy as jnp
-
 from jam_jax.config import DecoderConfig
-from jam_jax.sharding import paths, unpaths
+from jam_jax.streaming import Leaf, concatenate, mix
+from jam_jax.trees import like, paths
 
 Init = Literal["copy", "average"]
 
@@ -45,25 +43,19 @@ def widen(config: DecoderConfig) -> DecoderConfig:
 
 
 def fuse(config: DecoderConfig, llm: dict, img: dict, init: Init = "copy") -> tuple[DecoderConfig, dict]:
-    """Two parents of one config → the widened config and its parameters."""
+    """Two trees of leaves of one config → the widened config and its parameters."""
     left, right = paths(llm), paths(img)
-    flat = {path: _leaf(path, left[path], right[path], init) for path in left}
-    return widen(config), _like(llm, unpaths(flat))
+    return widen(config), like(img, {path: _leaf(path, left[path], right[path], init) for path in left})
 
 
-def _leaf(path: str, llm: jax.Array, img: jax.Array, init: Init) -> jax.Array:
+def _leaf(path: str, llm: Leaf, img: Leaf, init: Init) -> Leaf:
     *_, parent, name = ("", *path.split("/"))
     if name not in MATRICES:
         axis = -2 if name in HEADED or f"{parent}/{name}" in HEADED else -1
-        return jnp.concatenate([llm, img], axis)
+        return concatenate([llm, img], axis)
     rows, columns = MATRICES[name]
-    from_llm = jnp.concatenate([llm, img], columns)  # what reads the LLM's half of the width
+    from_llm = concatenate([llm, img], columns)  # what reads the LLM's half of the width
     if init == "copy":
-        return jnp.concatenate([from_llm, from_llm], rows)
-    average = (llm + img) / 2
-    return jnp.concatenate([from_llm, jnp.concatenate([average, average], columns)], rows)
-
-
-def _like(template: dict, filled: dict) -> dict:
-    """Put back the empty dicts (norms without scale) that a flat list of paths cannot hold."""
-    return {k: _like(v, filled.get(k, {})) if isinstance(v, dict) else filled[k] for k, v in template.items()}
+        return concatenate([from_llm, from_llm], rows)
+    average = mix(llm, img, 0.5)
+    return concatenate([from_llm, concatenate([average, average], columns)], rows)

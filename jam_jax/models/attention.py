@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jam_jax.config import DecoderConfig
-from jam_jax.models.layers import Params, head_norm, rope
+from jam_jax.models.layers import Params, biased, head_norm, rope
 from jam_jax.sharding import shard
 
 KV = tuple[jax.Array, jax.Array]  # keys and values of one layer, each [B, S, K, H]
@@ -24,7 +24,7 @@ def project_queries(config: DecoderConfig, params: Params, x: jax.Array, positio
     if config.qk_norm != "none":
         q = head_norm(config, params["q_norm"], q)
     if config.positions == "rope":
-        q = rope(q, positions, config.rope_base)
+        q = rope(config, q, positions)
     return shard(q, "batch", "length", "heads", "head")
 
 
@@ -34,13 +34,12 @@ def project_keys_values(config: DecoderConfig, params: Params, x: jax.Array, pos
     if config.qk_norm != "none":
         k = head_norm(config, params["k_norm"], k)
     if config.positions == "rope":
-        k = rope(k, positions, config.rope_base)
+        k = rope(config, k, positions)
     return shard(k, "batch", "length", "kv_heads", "head"), shard(v, "batch", "length", "kv_heads", "head")
 
 
 def _project(config: DecoderConfig, params: Params, name: str, x: jax.Array) -> jax.Array:
-    y = jnp.einsum("BTD,DNH->BTNH", x, params[name].astype(x.dtype))
-    return y if config.bias == "none" else y + params[name + "_bias"].astype(x.dtype)
+    return biased(config, params, name, jnp.einsum("BTD,DNH->BTNH", x, params[name].astype(x.dtype)))
 
 
 def visible(positions: jax.Array, slots: int | None) -> jax.Array:
@@ -68,8 +67,7 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, seen: jax.Array) -> jax.Arr
 
 def output(config: DecoderConfig, params: Params, x: jax.Array) -> jax.Array:
     """Heads [B, T, N, H] → [B, T, D]."""
-    y = jnp.einsum("BTNH,NHD->BTD", x, params["o"].astype(x.dtype))
-    return y + params["o_bias"].astype(x.dtype) if config.bias == "all" else y
+    return biased(config, params, "o", jnp.einsum("BTNH,NHD->BTD", x, params["o"].astype(x.dtype)))
 
 
 def update_cache(cache: KV, new: KV, positions: jax.Array) -> KV:

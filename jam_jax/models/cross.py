@@ -154,19 +154,31 @@ def _init_tower(key: jax.Array, config: DecoderConfig) -> Params:
 
 
 def init_cross(key: jax.Array, config: CrossConfig) -> Params:
-    """New cross blocks: q, k, v Xavier uniform with gain 1/sqrt(2), outputs zero, so each starts as the identity."""
+    """All new cross blocks, stacked; nothing where there are none."""
+    if not config.cross_blocks:
+        return {}
+    blocks = jnp.arange(config.cross_blocks)
+    towers = {"llm": config.llm, "img": config.img}
     return {
-        name: _init_cross(jax.random.fold_in(key, i), c, config.cross_blocks)
-        for i, (name, c) in enumerate((("llm", config.llm), ("img", config.img)))
+        name: jax.vmap(lambda i, name=name, c=c: init_cross_block(cross_key(key, name, i), c))(blocks)
+        for name, c in towers.items()
     }
 
 
-def _init_cross(key: jax.Array, config: DecoderConfig, blocks: int) -> Params:
-    # A cross block reads keys and values from a tower of the same width, so it has a self block's shapes.
-    params = decoder.init_layers(key, config, blocks)
+def cross_key(key: jax.Array, tower: str, block: int | jax.Array) -> jax.Array:
+    """The key of one new cross block."""
+    return jax.random.fold_in(jax.random.fold_in(key, ("llm", "img").index(tower)), block)
+
+
+def init_cross_block(key: jax.Array, config: DecoderConfig) -> Params:
+    """One new cross block: q, k, v Xavier uniform with gain 1/sqrt(2), outputs zero, so that it is the identity.
+
+    A cross block reads keys and values from a tower of the same width, so it has a self block's shapes.
+    """
+    params = jax.tree.map(lambda leaf: leaf[0], decoder.init_layers(key, config, 1))
     for i, name in enumerate("qkv"):
         shape = params["attn"][name].shape
-        bound = (0.5 * 6 / (shape[1] + shape[2] * shape[3])) ** 0.5
+        bound = (0.5 * 6 / (shape[0] + shape[1] * shape[2])) ** 0.5
         params["attn"][name] = jax.random.uniform(jax.random.fold_in(key, i), shape, minval=-bound, maxval=bound)
     return params
 

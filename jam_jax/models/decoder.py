@@ -137,11 +137,10 @@ def init_layers(key: jax.Array, config: DecoderConfig, layers: int) -> Params:
     if c.ffn.endswith("gated"):
         ffn["gate"] = init(next(keys), (layers, c.width, c.ffn_width))
     ffn["down"] = jnp.zeros((layers, c.ffn_width, c.width))
-    if c.bias != "none":
-        attn |= {name + "_bias": jnp.zeros((layers, *attn[name].shape[2:])) for name in ("q", "k", "v")}
-    if c.bias == "all":
-        attn["o_bias"] = jnp.zeros((layers, c.width))
-        ffn |= {"up_bias": jnp.zeros((layers, c.ffn_width)), "down_bias": jnp.zeros((layers, c.width))}
+    for part in (attn, ffn):
+        for name in [name for name in part if c.has_bias(name)]:
+            reads = 3 if name == "o" else 2  # axes of the layers and of what the projection reads; the rest it gives
+            part[name + "_bias"] = jnp.zeros((layers, *part[name].shape[reads:]))
     if c.qk_norm != "none":
         for name, heads in (("q_norm", c.heads), ("k_norm", c.key_value_heads)):
             attn[name] = {"scale": jnp.ones((layers, heads, c.head_size))}

@@ -5,6 +5,8 @@ N heads, K key-value heads, G query heads per key-value head, H head size, V voc
 Parameters are float32; norms are computed in float32 and give back the input's dtype.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -48,28 +50,47 @@ def head_norm(config: DecoderConfig, params: Params, x: jax.Array) -> jax.Array:
     return y.astype(x.dtype)
 
 
-def rope(x: jax.Array, positions: jax.Array, base: float) -> jax.Array:
+def rope_frequencies(config: DecoderConfig) -> jax.Array:
+    """Angle per position of each pair of a head's features, [H/2] float32, stretched as the config says.
+
+    Source of the llama3 form: `modeling_rope_utils.py` of transformers.
+    """
+    half, stretch = config.head_size // 2, config.rope_scaling
+    frequency = config.rope_base ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    if stretch.form == "linear":
+        return frequency / stretch.factor
+    if stretch.form == "llama3":
+        # Turns that the pair makes within the original context: `high` or more are kept, `low` or fewer stretched.
+        turns = stretch.original_positions * frequency / (2 * math.pi)
+        kept = jnp.clip((turns - stretch.low) / (stretch.high - stretch.low), 0.0, 1.0)
+        return frequency * (kept + (1 - kept) / stretch.factor)
+    return frequency
+
+
+def rope(config: DecoderConfig, x: jax.Array, positions: jax.Array) -> jax.Array:
     """Rotary embedding in the half-split order of Hugging Face: x [B, T, N, H], positions [B, T] int32."""
-    half = x.shape[-1] // 2
-    frequency = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle = positions[..., None, None].astype(jnp.float32) * frequency  # [B, T, 1, H/2]
+    angle = positions[..., None, None].astype(jnp.float32) * rope_frequencies(config)  # [B, T, 1, H/2]
     sin, cos = jnp.sin(angle), jnp.cos(angle)
     a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
 
 
+def biased(config: DecoderConfig, params: Params, name: str, y: jax.Array) -> jax.Array:
+    """What the projection `name` gives, plus its bias where the config has one."""
+    return y + params[name + "_bias"].astype(y.dtype) if config.has_bias(name) else y
+
+
 def feed_forward(config: DecoderConfig, params: Params, x: jax.Array) -> jax.Array:
-    """x [B, T, D] → [B, T, D] through ReLU, GELU or a gated unit."""
+    """x [B, T, D] → [B, T, D] through ReLU, GELU, its sigmoid approximation or a gated unit."""
     dtype = x.dtype
-    up = jnp.einsum("BTD,DF->BTF", x, params["up"].astype(dtype))
-    if config.bias == "all":
-        up = up + params["up_bias"].astype(dtype)
+    up = biased(config, params, "up", jnp.einsum("BTD,DF->BTF", x, params["up"].astype(dtype)))
     if config.ffn == "relu":
         hidden = jax.nn.relu(up)
     elif config.ffn == "gelu":
         hidden = jax.nn.gelu(up, approximate=False)
+    elif config.ffn == "quick_gelu":
+        hidden = up * jax.nn.sigmoid(1.702 * up)
     else:
-        gate = jnp.einsum("BTD,DF->BTF", x, params["gate"].astype(dtype))
+        gate = biased(config, params, "gate", jnp.einsum("BTD,DF->BTF", x, params["gate"].astype(dtype)))
         hidden = up * (jax.nn.silu(gate) if config.ffn == "silu_gated" else jax.nn.gelu(gate, approximate=True))
-    out = jnp.einsum("BTF,FD->BTD", hidden, params["down"].astype(dtype))
-    return out + params["down_bias"].astype(dtype) if config.bias == "all" else out
+    return biased(config, params, "down", jnp.einsum("BTF,FD->BTD", hidden, params["down"].astype(dtype)))

@@ -6,10 +6,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jam_jax.config import CrossConfig, DecoderConfig, ModelConfig, to_dict
+from jam_jax.config import ClipConfig, CrossConfig, DecoderConfig, ModelConfig, VqganConfig, to_dict
 from jam_jax.models import cross, decoder
 
 LanguageConfig = DecoderConfig | CrossConfig
+KINDS: dict[type, str] = {
+    **dict.fromkeys((DecoderConfig, CrossConfig), "a language model"),
+    **{VqganConfig: "an image tokenizer", ClipConfig: "a CLIP"},
+}  # for messages
 
 # Fields that say how a model is run or was started, not what it computes.
 RUN_TIME = frozenset({"dtype", "remat", "init_std", "position_init_std"})
@@ -29,6 +33,13 @@ def computes_the_same(a: ModelConfig, b: ModelConfig) -> bool:
         return {k: essence(v) if isinstance(v, dict) else v for k, v in kept.items()}
 
     return essence(to_dict(a)) == essence(to_dict(b))
+
+
+def require_language(config: ModelConfig, what: str) -> LanguageConfig:
+    """The config of a language model; ValueError says that `what` is another kind of model."""
+    if isinstance(config, DecoderConfig | CrossConfig):
+        return config
+    raise ValueError(f"{what} is {KINDS[type(config)]}, not a language model")
 
 
 def init(config: LanguageConfig, key: jax.Array) -> dict:

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from jam_jax.tokens import TokenSpace
 
 Decoders = Literal["opt", "llama", "qwen2", "gemma", "emu3", "chameleon"]  # of language models, in and out
-Exportable = Literal[Decoders, "vqgan"]
-Importable = Literal[Exportable, "metaseq"]
+Exportable = Literal[Decoders, "metaseq", "vqgan", "clip"]
+Importable = Literal[Exportable, "lumina"]
 
 
 class Reader(Protocol):
@@ -37,16 +37,28 @@ def read(source: Path, family: Literal["auto"] | Importable = "auto", resolution
     """The model that `source` (a directory or a file) holds, in the family named or the one that recognises it.
 
     `resolution` is of an image tokenizer whose settings do not say it (pixels a side).
-    ValueError if there is nothing, or nothing known.
+    ValueError if there is nothing, nothing known, or if the weights are not exactly those of the settings.
     """
-    from jam_jax.convert.families import chameleon_meta, hugging_face, metaseq, vqgan
+    from jam_jax.convert import rules
 
     if not source.exists():
         raise ValueError(f"there is no checkpoint {source}")
+    parent = _read(source, family, resolution)
+    rules.check(parent.table, parent.weights, str(source))
+    return parent
+
+
+def _read(source: Path, family: Literal["auto"] | Importable, resolution: int) -> "Parent":
+    from jam_jax.convert.families import chameleon_meta, clip, hugging_face, metaseq, vqgan
+    from jam_jax.convert.readers import shown
+
     if family == "vqgan":
         return vqgan.read(source, resolution)
     known: dict[str, tuple[Reader, ...]] = {name: (layout,) for name, layout in _writers().items()}
-    known |= {"chameleon": (*known["chameleon"], chameleon_meta), "metaseq": (metaseq,)}
+    # CLIP before metaseq, which would take its TorchScript archives for damaged files.
+    known |= {"chameleon": (*known["chameleon"], chameleon_meta), "clip": (clip,), "metaseq": (metaseq,)}
+    if family == "lumina":  # Lumina-mGPT and Anole are Chameleon's decoder, trained on
+        family = "chameleon"
     candidates = known[family] if family != "auto" else [reader for readers in known.values() for reader in readers]
     for reader in candidates:
         if reader.recognises(source):
@@ -56,10 +68,11 @@ def read(source: Path, family: Literal["auto"] | Importable = "auto", resolution
     if vqgan.recognises(source):  # last: it looks into every file of a directory
         return vqgan.read(source, resolution)
     kind = hugging_face.read_config(source).get("model_type") if hugging_face.config_path(source).is_file() else None
+    such = f" (model_type {shown(kind)})" if kind else ""
     raise ValueError(
-        f"{source} is no checkpoint that is known here{f' (model_type {kind!r})' if kind else ''}: expected Hugging "
-        "Face's config.json with model_type opt, llama, qwen2, gemma, emu3 or chameleon, metaseq's *.pt (with `model` "
-        "and `cfg`), Meta's Chameleon (params.json), or a VQGAN's *.ckpt (with `state_dict`)"
+        f"{source} is no checkpoint that is known here{such}: expected Hugging Face's config.json with model_type opt, "
+        "llama, qwen2, gemma, emu3, chameleon or clip, metaseq's *.pt (with `model` and `cfg`), Meta's Chameleon "
+        "(params.json), OpenAI's ViT-*.pt of CLIP, or a VQGAN's *.ckpt (with `state_dict`)"
     )
 
 

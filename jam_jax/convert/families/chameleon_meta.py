@@ -1,16 +1,19 @@
-"""Chameleon (arXiv 2405.09818) in Meta's own layout → ours: `params.json` beside `consolidated.pth`.
+"""Chameleon (arXiv 2405.09818) in Meta's own layout → ours: `params.json` beside `consolidated.pth`, or its parts.
 
 Source: `chameleon/inference/{loader,transformer}.py` of facebookresearch/chameleon. Its rotary embedding turns
 neighbouring rows of a head, ours the two halves, so the rows of wq and wk change places, and with them the q/k norms,
-of which there is one for all heads.
+of which there is one for all heads of a model-parallel part. The larger model comes in such parts,
+`consolidated.00.pth` and so on. Anole (arXiv 2407.06135) is stored the same way.
 """
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 from jam_jax.config import DecoderConfig
 from jam_jax.convert.families import hugging_face, opt
-from jam_jax.convert.readers import open_file
+from jam_jax.convert.parts import Cuts, Parallel
+from jam_jax.convert.readers import open_file, shown
 from jam_jax.convert.rules import Parent, Rule, Table, nested
 
 # Rows of a head: I pairs of R = 2 there, two halves of I here.
@@ -25,11 +28,17 @@ BLOCK = (
     ("attention_norm.weight", "D -> D", "attn_norm/scale"),
     ("ffn_norm.weight", "D -> D", "ffn_norm/scale"),
 )
-HEAD_NORM = (
-    ("attention.q_normalization.weight", "(IR) -> N(RI)", "attn/q_norm/scale"),
-    ("attention.q_normalization.bias", "(IR) -> N(RI)", "attn/q_norm/bias"),
-    ("attention.k_normalization.weight", "(IR) -> K(RI)", "attn/k_norm/scale"),
-    ("attention.k_normalization.bias", "(IR) -> K(RI)", "attn/k_norm/bias"),
+HEAD_NORM = tuple(
+    (f"attention.{x}_normalization.{theirs}", f"(IR) -> (G{per})(RI)", f"attn/{x}_norm/{ours}")
+    for x, per in (("q", "M"), ("k", "W"))  # M query heads, W key heads in each of G parts
+    for theirs, ours in (("weight", "scale"), ("bias", "bias"))
+)
+# The norms outside the heads are averaged, as by transformers' converter of these files.
+CUTS: Cuts = (
+    (r"\.(wq|wk|wv|w1|w3)\.weight$|^output\.weight$", 0),
+    (r"\.(wo|w2)\.weight$|^tok_embeddings\.weight$", 1),
+    (r"\.[qk]_normalization\.(weight|bias)$", "own"),
+    (r"(^|_)norm\.weight$", "drifted"),
 )
 EMBEDDING = "tok_embeddings.weight"
 
@@ -40,21 +49,36 @@ def recognises(source: Path) -> bool:
 
 
 def read(source: Path) -> Parent:
-    """The decoder that the directory holds; ValueError if it is in several parts, another computation, or damaged."""
+    """The decoder that the directory holds; ValueError if it is another computation, lacks a part, or is damaged."""
     directory = _directory(source)
     params, path = _params(source), directory / "params.json"
-    found = sorted(directory.glob("consolidated*.pth"))
-    if len(found) != 1 or params.get("model_parallel_size", 1) != 1:
-        raise ValueError(
-            f"{directory} holds {len(found)} consolidated*.pth of model_parallel_size="
-            f"{params.get('model_parallel_size', 1)}: only one whole file can be imported (7B); for the larger "
-            "Chameleon import what transformers saves of it"
-        )
-    weights = open_file(found[0])
+    parts = [open_file(file) for file in _files(directory, params)]
+    weights = parts[0] if len(parts) == 1 else Parallel(parts, directory, CUTS)
     if EMBEDDING not in weights.names() or len(weights.shape(EMBEDDING)) != 2:
-        raise ValueError(f"{found[0]} is no Chameleon: it has no table {EMBEDDING}")
+        raise ValueError(f"{directory} holds no Chameleon: it has no table {EMBEDDING}")
     config = read_config(params, weights.shape(EMBEDDING)[0], path)
-    return Parent(config, table(config), weights)
+    if config.key_value_heads % len(parts):
+        raise ValueError(f"{path}: n_heads={config.heads}, n_kv_heads={config.key_value_heads} in {len(parts)} parts")
+    found = table(config, len(parts))
+    if params.get("vocab_size", -1) != -1:  # as an unfinished configuration has it
+        (vocab,) = hugging_face.numbers(params, ("vocab_size",), path)
+        hugging_face.check_rows(dataclasses.replace(config, vocab_size=vocab), weights, found, path)
+    return Parent(config, found, weights)
+
+
+def _files(directory: Path, params: dict[str, Any]) -> list[Path]:
+    """One file, or the parts in order; ValueError if some are missing. As in Meta's loader the whole goes first."""
+    whole = directory / "consolidated.pth"
+    if whole.is_file():
+        return [whole]
+    found = sorted(directory.glob("consolidated.*.pth"))
+    wanted = [directory / f"consolidated.{i:02}.pth" for i in range(len(found))]
+    if not found or found != wanted or params.get("model_parallel_size", 1) != len(found):
+        raise ValueError(
+            f"{directory} holds {', '.join(p.name for p in found[:8]) or 'no consolidated.pth'}, and its settings say "
+            f"model_parallel_size={shown(params.get('model_parallel_size', 1))}: copy the other parts"
+        )
+    return found
 
 
 def read_config(params: dict[str, Any], vocab: int, path: Path) -> DecoderConfig:
@@ -70,14 +94,16 @@ def read_config(params: dict[str, Any], vocab: int, path: Path) -> DecoderConfig
     if width % (2 * heads) or heads % kv_heads:
         raise ValueError(f"{path}: dim={width}, n_heads={heads}, n_kv_heads={kv_heads} do not make heads of even size")
     base = hugging_face.positive(params, "rope_theta", path)
-    ffn = int(hugging_face.positive(params, "ffn_dim_multiplier", path) * int(8 * width / 3))
+    ffn = hugging_face.positive(params, "ffn_dim_multiplier", path) * int(8 * width / 3)
+    if not 1 <= ffn < 2**31:
+        raise ValueError(f"{path}: ffn_dim_multiplier={params['ffn_dim_multiplier']} makes a width of {ffn}")
     return DecoderConfig(
         vocab_size=vocab,
         layers=layers,
         width=width,
         heads=heads,
         head_size=width // heads,
-        ffn_width=-(-ffn // multiple) * multiple,
+        ffn_width=-(-int(ffn) // multiple) * multiple,
         # The file does not say; transformers' converter of it holds the longer-wavelength ones to be of 16,384.
         max_positions=4096 if base <= 1e4 else 16384,
         kv_heads=None if kv_heads == heads else kv_heads,
@@ -92,19 +118,26 @@ def read_config(params: dict[str, Any], vocab: int, path: Path) -> DecoderConfig
     )
 
 
-def table(config: DecoderConfig) -> Table:
-    """The names of the weights."""
+def table(config: DecoderConfig, parts: int = 1) -> Table:
+    """The names of the weights, of a model in so many parts."""
+    # The norms of the heads of several parts are stacked in front.
+    head_norm = HEAD_NORM if parts == 1 else tuple((name, "G" + layout, path) for name, layout, path in HEAD_NORM)
     rules = (
         Rule(EMBEDDING, "VD -> VD", "embed/tokens"),
-        *nested("layers.{L}.", "layers/", BLOCK + HEAD_NORM),
+        *nested("layers.{L}.", "layers/", BLOCK + head_norm),
         Rule("norm.weight", "D -> D", "final_norm/scale"),
         Rule("output.weight", "VD -> VD", "unembed"),
     )
-    return Table(rules, opt.sizes(config) | {"R": 2, "I": config.head_size // 2}, inert=("rope.freqs",))
+    own = {"R": 2, "I": config.head_size // 2, "G": parts}
+    own |= {"M": config.heads // parts, "W": config.key_value_heads // parts}
+    return Table(rules, opt.sizes(config) | own, inert=("rope.freqs",))
 
 
 def _directory(source: Path) -> Path:
-    return source if source.is_dir() else source.parent
+    """Where the weights lie: in a download of everything, which has the tokenizer too, in the one folder of models."""
+    directory = source if source.is_dir() else source.parent
+    models = [path.parent for path in directory.glob("models/*/params.json")] if source.is_dir() else []
+    return models[0] if len(models) == 1 and not (directory / "params.json").exists() else directory
 
 
 def _params(source: Path) -> dict[str, Any]:

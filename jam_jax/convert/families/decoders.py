@@ -6,17 +6,16 @@ also BAAI's own `configuration_emu3.py`, whose files have the same names of weig
 
 from jam_jax.convert.families.llama_like import Family
 
-NO_BIAS = {"attention_bias": (False,), "mlp_bias": (False,)}
+BIASES = ("attention_bias", "mlp_bias")
 UNTIED = {"tie_word_embeddings": False}
 
 LLAMA = Family(
     name="Llama",
     model_types=("llama",),
     architecture="LlamaForCausalLM",
+    switches=BIASES,
     head_size="divides",
     defaults=UNTIED,
-    only=NO_BIAS,
-    written={"attention_bias": False, "mlp_bias": False},
 )
 
 QWEN2 = Family(
@@ -25,9 +24,13 @@ QWEN2 = Family(
     architecture="Qwen2ForCausalLM",
     bias="qkv",
     defaults=UNTIED,
-    # Without use_sliding_window the size of the window means nothing.
-    only={"use_sliding_window": (False,), "use_mrope": (False,)},
-    harmless=("sliding_window", "max_window_layers"),
+    # Without use_sliding_window the size of the window means nothing, nor, without skipping, the range of the skips.
+    only={"use_sliding_window": (False,), "use_mrope": (False,), "use_pos_skipping": (False,)},
+    harmless=(
+        *("sliding_window", "max_window_layers"),
+        # SimpleAR's (arXiv 2504.11455), whose training wrote settings of its other models beside the decoder's.
+        *("pos_skipping_range", "mm_spatial_pool_mode", "vq_model_ckpt"),
+    ),
     written={"use_sliding_window": False},
     ids=(151643, 151643, 151643),
 )
@@ -42,8 +45,8 @@ GEMMA = Family(
     norm="rmsnorm_plus_one",
     scaled=True,
     defaults={"tie_word_embeddings": True, "head_dim": 256},
+    switches=("attention_bias",),
     only={
-        "attention_bias": (False,),
         "hidden_activation": ("gelu_pytorch_tanh",),
         "use_bidirectional_attention": (False,),
     },
@@ -51,7 +54,6 @@ GEMMA = Family(
         "gemma2": "attn_logit_softcapping, final_logit_softcapping, query_pre_attn_scalar, sliding_window and the "
         "second norm of every block (post_feedforward_layernorm) make Gemma 2 another computation; Gemma 1 can be",
     },
-    written={"attention_bias": False},
     ids=(2, 1, 0),
 )
 
@@ -72,11 +74,8 @@ EMU3 = Family(
         "rms_norm_eps": 1e-5,
         "tie_word_embeddings": False,
     },
-    only=NO_BIAS,
-    harmless=(
-        *("vq_config", "vocabulary_map", "image_token_id", "image_area"),
-        *(f"{name}_token_id" for name in ("img", "boi", "eoi", "eol", "eof")),
-    ),
+    switches=BIASES,
+    harmless=("vq_config", "vocabulary_map", "image_area"),
     inside="text_config",
     layouts=(("model.", ""), ("text_model.model.", "text_model."), ("model.text_model.", "")),
     apart=("vqmodel.", "model.vqmodel."),
@@ -89,16 +88,17 @@ CHAMELEON = Family(
     model_types=("chameleon",),
     architecture="ChameleonForConditionalGeneration",
     qk_norm="layernorm",
+    switches=BIASES,
     head_size="quotient",
     norm_eps=(1e-5,),  # that of the head norms, which is fixed, and ours is one for all
     defaults=UNTIED,
-    only=NO_BIAS | {"swin_norm": (False,)},
+    only={"swin_norm": (False,), "qk_layernorm": (True,)},
     harmless=(
-        *("vq_config", "vocabulary_map", "image_token_id", "model_parallel_size"),
+        *("vq_config", "vocabulary_map", "model_parallel_size"),
         *("z_loss_weight", "dropout", "mask_image_logits"),  # Lumina-mGPT's: of training, and of what may be sampled
     ),
     apart=("model.vqmodel.",),
     # transformers forbids whatever the map names IMGIMG…: without names a fusion that draws can draw there too.
-    written={"attention_bias": False, "mlp_bias": False, "swin_norm": False, "vocabulary_map": {}},
+    written={"swin_norm": False, "vocabulary_map": {}},
     ids=(0, 2, 1),
 )

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from jam_jax.config import DecoderConfig, ModelConfig
 from jam_jax.convert.families import hugging_face, opt
-from jam_jax.convert.readers import Weights, open_weights
+from jam_jax.convert.readers import Weights, open_weights, shown
 from jam_jax.convert.rules import Parent, Rule, Table, nested, set_apart
+from jam_jax.model_config import Bias, DecoderConfig, ModelConfig
 from jam_jax.tokens import TokenSpace
 
 BLOCK = (
@@ -24,9 +24,24 @@ BLOCK = (
     ("input_layernorm.weight", "D -> D", "attn_norm/scale"),
     ("post_attention_layernorm.weight", "D -> D", "ffn_norm/scale"),
 )
-# Chameleon's norm of every head of the queries and keys.
+# Projection → the row of its bias.
+BIAS = dict(zip("qkv", opt.SPLIT_BIAS, strict=True)) | {
+    "o": ("self_attn.o_proj.bias", "D -> D", "attn/o_bias"),
+    "gate": ("mlp.gate_proj.bias", "F -> F", "ffn/gate_bias"),
+    "up": ("mlp.up_proj.bias", "F -> F", "ffn/up_bias"),
+    "down": ("mlp.down_proj.bias", "D -> D", "ffn/down_bias"),
+}
+# Attributes that switch biases on, by our config's `bias`.
+SWITCHES: dict[Bias, tuple[str, ...]] = {
+    "none": (),
+    "attention": ("attention_bias",),
+    "ffn": ("mlp_bias",),
+    "all": ("attention_bias", "mlp_bias"),
+}
+# Chameleon's norm of the heads of the queries and keys. Stored as one for all heads, (H) or (1, H), or as one for each
+# of G groups of M neighbouring heads, (G, H): the groups are the devices that Meta trained on, or single heads.
 HEAD_NORM = tuple(
-    (f"self_attn.{x}_norm.{theirs}", f"{heads}H -> {heads}H", f"attn/{x}_norm/{ours}")
+    (f"self_attn.{x}_norm.{theirs}", heads, f"attn/{x}_norm/{ours}")
     for x, heads in (("q", "N"), ("k", "K"))
     for theirs, ours in (("weight", "scale"), ("bias", "bias"))
 )
@@ -55,7 +70,8 @@ class Family:
     activations: tuple[str, ...] = ("silu",)  # names of the gate's function; the first is written
     ffn: Literal["silu_gated", "gelu_gated"] = "silu_gated"
     norm: Literal["rmsnorm", "rmsnorm_plus_one"] = "rmsnorm"
-    bias: Literal["none", "qkv"] = "none"
+    bias: Literal["none", "qkv"] = "none"  # without switches
+    switches: tuple[str, ...] = ()  # attributes that switch further biases on
     qk_norm: Literal["none", "layernorm"] = "none"
     scaled: bool = False  # embeddings are multiplied by sqrt(width)
     head_size: Literal["free", "divides", "quotient"] = "free"  # divides: width / heads must be whole; quotient: is it
@@ -81,9 +97,17 @@ class Family:
 
         ValueError if the config asks for what our decoder does not compute (named), or if the weights are damaged.
         """
-        config = self.read_config(hugging_face.read_config(source), hugging_face.config_path(source))
+        path, values = hugging_face.config_path(source), hugging_face.read_config(source)
+        config = self.read_config(values, path)
         weights = open_weights(source)
         table = self.table(config, weights)
+        if values.get("qk_layernorm") and any(r.layout.startswith("H ->") for r in table.rules):
+            raise ValueError(
+                f"{path}: qk_layernorm=True with one norm for all heads is of the draft of Chameleon in transformers "
+                "that Anole's code trains: some of its files turn neighbouring rows of a head and some its halves, and "
+                "nothing tells them apart; import Meta's own files, or what a released transformers saved"
+            )
+        hugging_face.check_rows(config, weights, table, path)
         apart = set_apart(table, weights)
         such = f"{len(apart)} tensors such as {apart[0]}" if apart else ""
         return Parent(config, table, weights, such and f"{source}  holds another model too, which stays there: {such}")
@@ -97,11 +121,13 @@ class Family:
             raise ValueError(f"{path} is no {self.name}: its model_type is {kind!r}")
         if self.inside in values:
             values = self._inner(values, path)
-        hugging_face.refuse_unknown(values, (*HANDLED, *HARMLESS, *self.harmless, *self.only, "hidden_act"), path)
+        known = (*HANDLED, *HARMLESS, *self.harmless, *self.only, *self.switches, "hidden_act")
+        hugging_face.refuse_unknown(values, known, path)
         values = {**self.defaults, **{k: v for k, v in values.items() if v is not None}}
         hugging_face.refuse_others(values, {"hidden_act": self.activations, **self.only}, path)
-        if set(values.get("layer_types") or ()) - {"full_attention"}:
-            raise ValueError(f"{path}: layer_types={values['layer_types']!r} is not supported, only full_attention")
+        kinds = values.get("layer_types") or []
+        if not isinstance(kinds, list) or any(kind != "full_attention" for kind in kinds):
+            raise ValueError(f"{path}: layer_types={shown(kinds)} is not supported, only full_attention")
         vocab, layers, width, heads, ffn, positions = hugging_face.numbers(values, SIZES, path)
         if "head_dim" not in values and width % heads:
             raise ValueError(f"{path}: hidden_size ({width}) does not divide by num_attention_heads ({heads})")
@@ -114,10 +140,9 @@ class Family:
         eps = hugging_face.positive(values, "rms_norm_eps", path)
         if self.norm_eps and eps not in self.norm_eps:
             raise ValueError(f"{path}: rms_norm_eps={eps} is not {self.name}'s {self.norm_eps[0]}")
-        tied = values["tie_word_embeddings"]
-        if type(tied) is not bool:
-            raise ValueError(f"{path}: tie_word_embeddings should be true or false, got {tied!r}")
-        base = hugging_face.rope_base(values, self.rope_theta, path)
+        tied = hugging_face.switch(values, "tie_word_embeddings", False, path)
+        on = tuple(name for name in self.switches if hugging_face.switch(values, name, False, path))
+        base, scaling = hugging_face.rope(values, self.rope_theta, path)
         if head_size % 2:
             raise ValueError(f"{path}: head_dim should be even for rotary positions, got {head_size}")
         return DecoderConfig(
@@ -133,8 +158,9 @@ class Family:
             norm_eps=eps,
             positions="rope",
             rope_base=base,
+            rope_scaling=scaling,
             ffn=self.ffn,
-            bias=self.bias,
+            bias=next(bias for bias, names in SWITCHES.items() if names == on) if on else self.bias,
             qk_norm=self.qk_norm,
             tied=tied,
             embed_scale=width**0.5 if self.scaled else 1.0,
@@ -146,7 +172,7 @@ class Family:
         hugging_face.refuse_unknown(values, (self.inside, "tie_word_embeddings", *self.harmless), path)
         inner = values[self.inside]
         if not isinstance(inner, dict):
-            raise ValueError(f"{path}: {self.inside} should be an object of attributes, got {inner!r}")
+            raise ValueError(f"{path}: {self.inside} should be an object of attributes, got {shown(inner)}")
         tied = {d["tie_word_embeddings"] for d in (values, inner) if isinstance(d.get("tie_word_embeddings"), bool)}
         if len(tied) > 1:
             raise ValueError(f"{path} contradicts itself: tie_word_embeddings differs in {self.inside}")
@@ -162,7 +188,7 @@ class Family:
             "norm": (self.norm,),
             "positions": ("rope",),
             "ffn": (self.ffn,),
-            "bias": (self.bias,),
+            "bias": (self.bias, *(b for b, names in SWITCHES.items() if names and set(names) <= set(self.switches))),
             "qk_norm": (self.qk_norm,),
             "embed_scale": (c.width**0.5 if self.scaled else 1.0,),
         }
@@ -173,7 +199,7 @@ class Family:
         if self.head_size == "divides":
             needs["width"] = (-(-c.width // c.heads) * c.heads,)
         hugging_face.refuse_fields(c, needs, self.name)
-        ids = self.ids if space is None else (space.end_of_document, space.end_of_document, space.pad)
+        ids = self.ids if space is None else (space.start, space.end_of_document, space.pad)
         begin, end, pad = (i if i < c.vocab_size else self.no_id for i in ids)
         return {
             "architectures": [self.architecture],
@@ -188,7 +214,7 @@ class Family:
             "hidden_act": self.activations[0],
             "max_position_embeddings": c.max_positions,
             "rms_norm_eps": c.norm_eps,
-            "rope_theta": c.rope_base,
+            **hugging_face.write_rope(c),
             "tie_word_embeddings": c.tied,
             "initializer_range": c.init_std,
             "attention_dropout": 0.0,
@@ -196,12 +222,13 @@ class Family:
             "eos_token_id": end,
             "pad_token_id": pad,
             "torch_dtype": "float32",
+            **{name: name in SWITCHES.get(c.bias, ()) for name in self.switches},
             **self.written,
         }
 
     def table(self, config: DecoderConfig, weights: Weights | None = None) -> Table:
         """The names of the weights: as an export has them, or as `weights` does."""
-        names = set() if weights is None else set(weights.names())
+        names = [] if weights is None else weights.names()
         layouts = (*self.layouts, ("", ""))  # the last: a decoder saved without its head
         decoder, head = next((p for p in layouts if p[0] + "embed_tokens.weight" in names), layouts[0])
         layer = decoder + "layers.{L}."
@@ -210,23 +237,25 @@ class Family:
             *nested(layer, "layers/", BLOCK),
             Rule(decoder + "norm.weight", "D -> D", "final_norm/scale"),
         ]
-        if self.bias == "qkv":
-            rules += nested(layer, "layers/", opt.SPLIT_BIAS)
+        rules += nested(layer, "layers/", tuple(row for name, row in BIAS.items() if config.has_bias(name)))
         if self.qk_norm != "none":
-            rules += nested(layer, "layers/", tuple(_one_for_all(row, layer, weights) for row in HEAD_NORM))
+            sizes = opt.sizes(config)
+            rules += [_head_norm(layer, *row, sizes, weights) for row in HEAD_NORM]
         output = head + "lm_head.weight"
         if not config.tied:
             rules.append(Rule(output, "VD -> VD", "unembed"))
         copies = {output: decoder + "embed_tokens.weight"} if config.tied else {}
         # Frequencies of the rotary embedding, which older files hold; they follow from the config.
-        owners = (decoder, *(f"{decoder}layers.{i}.self_attn." for i in range(config.layers)))
-        inert = tuple(f"{owner}rotary_emb.inv_freq" for owner in owners)
-        return Table(tuple(rules), opt.sizes(config) | {"O": 1}, copies, inert, self.apart)
+        inert = tuple(name for name in names if name.startswith(decoder) and name.endswith("rotary_emb.inv_freq"))
+        return Table(tuple(rules), opt.sizes(config), copies, inert, self.apart)
 
 
-def _one_for_all(row: tuple[str, str, str], layer: str, weights: Weights | None) -> tuple[str, str, str]:
-    """The row for a head norm that is stored once for all heads, (1, H), where `weights` has it so."""
-    name = layer.replace("{L}", "0") + row[0]
-    if weights is None or name not in weights.names() or weights.shape(name)[:1] != (1,):
-        return row
-    return row[0], "O" + row[1][1:], row[2]
+def _head_norm(layer: str, name: str, heads: str, path: str, sizes: dict[str, int], weights: Weights | None) -> Rule:
+    """The rule for a head norm, by how `weights` stores that of the first layer; an export has one for each head."""
+    first = layer.replace("{L}", "0") + name
+    shape = weights.shape(first) if weights is not None and first in weights.names() else ()
+    groups = 1 if len(shape) == 1 else shape[0] if shape else sizes[heads]
+    own = {"G": groups, "M": sizes[heads] // max(groups, 1)}
+    if groups == sizes[heads] or groups * own["M"] != sizes[heads]:
+        return Rule(layer + name, f"{heads}H -> {heads}H", "layers/" + path)
+    return Rule(layer + name, f"{'H' if len(shape) == 1 else 'GH'} -> (GM)H", "layers/" + path, own)

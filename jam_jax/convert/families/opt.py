@@ -5,7 +5,7 @@ from typing import Any
 
 from jam_jax.config import DecoderConfig, ModelConfig
 from jam_jax.convert.families import hugging_face
-from jam_jax.convert.readers import Weights, open_weights
+from jam_jax.convert.readers import Weights, open_weights, shown
 from jam_jax.convert.rules import Parent, Rule, Table, nested
 from jam_jax.tokens import TokenSpace
 
@@ -41,10 +41,17 @@ SIZES = (
     "max_position_embeddings",
 )
 SWITCHES = {"enable_bias": True, "layer_norm_elementwise_affine": True, "tie_word_embeddings": True}  # and defaults
-FIXED = {"do_layer_norm_before": True, "_remove_final_layer_norm": False, "scale_embedding": False}
-# Of training alone, or read above by name.
-OTHER = ("activation_function", "word_embed_proj_dim", "init_std", "dropout", "attention_dropout", "activation_dropout")
-HANDLED = (*SIZES, *SWITCHES, *FIXED, *OTHER, "layerdrop", "layer_norm_eps")
+# What changes the computation, and the values that we compute.
+ONLY: dict[str, tuple[Any, ...]] = {
+    "_remove_final_layer_norm": (False,),
+    "scale_embedding": (False,),
+    "layer_norm_eps": (1e-5,),
+    "activation_function": ("relu", "gelu"),
+}
+# Read by name below.
+OTHER = ("do_layer_norm_before", "word_embed_proj_dim", "init_std")
+TRAINING = ("dropout", "attention_dropout", "activation_dropout", "layerdrop")
+HANDLED = (*SIZES, *SWITCHES, *ONLY, *OTHER, *TRAINING)
 
 
 def recognises(source: Path) -> bool:
@@ -57,34 +64,31 @@ def read(source: Path) -> Parent:
 
     ValueError if the config asks for what our decoder does not compute (named), or if the weights are damaged.
     """
-    config = read_config(hugging_face.read_config(source), hugging_face.config_path(source))
+    path = hugging_face.config_path(source)
+    config = read_config(hugging_face.read_config(source), path)
     weights = open_weights(source)
-    return Parent(config, table(config, weights), weights)
+    found = table(config, weights)
+    hugging_face.check_rows(config, weights, found, path)
+    return Parent(config, found, weights)
 
 
 def read_config(values: dict[str, Any], path: Path) -> DecoderConfig:
     """Our config from OPT's; `path` is for messages."""
     if values.get("model_type") != "opt":
-        raise ValueError(f"{path} is no OPT: its model_type is {values.get('model_type')!r}")
+        raise ValueError(f"{path} is no OPT: its model_type is {shown(values.get('model_type'))}")
     vocab, layers, width, heads, ffn, positions = hugging_face.numbers(values, SIZES, path)
     projected = values.get("word_embed_proj_dim") or width
-    if projected != width or not values.get("do_layer_norm_before", True):
+    before = hugging_face.switch(values, "do_layer_norm_before", True, path)
+    if projected != width or not before:
         raise ValueError(
-            f"{path}: word_embed_proj_dim={projected} with hidden_size={width}, do_layer_norm_before="
-            f"{values.get('do_layer_norm_before', True)}: a post-norm decoder with projected embeddings, as OPT-350M "
-            "is, cannot be imported; the other sizes of OPT can"
+            f"{path}: word_embed_proj_dim={shown(projected)} with hidden_size={width}, do_layer_norm_before={before}: "
+            "a post-norm decoder with projected embeddings, as OPT-350M is, cannot be imported; the other sizes can"
         )
-    for name, only in FIXED.items():
-        if values.get(name, only) != only:
-            raise ValueError(f"{path}: {name}={values[name]!r} is not supported, only {only}")
-    if values.get("layer_norm_eps", 1e-5) != 1e-5:
-        raise ValueError(f"{path}: layer_norm_eps={values['layer_norm_eps']!r} is not OPT's 1e-5")
+    hugging_face.refuse_others(values, ONLY, path)
     hugging_face.refuse_unknown(values, HANDLED, path)
-    if (activation := values.get("activation_function", "relu")) not in ("relu", "gelu"):
-        raise ValueError(f"{path}: activation_function={activation!r} is not supported, only relu and gelu")
     if width % heads:
         raise ValueError(f"{path}: hidden_size ({width}) does not divide by num_attention_heads ({heads})")
-    switches = {name: values.get(name, default) for name, default in SWITCHES.items()}
+    switches = {name: hugging_face.switch(values, name, default, path) for name, default in SWITCHES.items()}
     return DecoderConfig(
         vocab_size=vocab,
         layers=layers,
@@ -94,10 +98,10 @@ def read_config(values: dict[str, Any], path: Path) -> DecoderConfig:
         ffn_width=ffn,
         max_positions=positions,
         norm="layernorm" if switches["layer_norm_elementwise_affine"] else "layernorm_plain",
-        ffn=activation,
+        ffn=values.get("activation_function") or "relu",
         bias="all" if switches["enable_bias"] else "none",
-        tied=bool(switches["tie_word_embeddings"]),
-        init_std=values.get("init_std", 0.02),
+        tied=switches["tie_word_embeddings"],
+        init_std=hugging_face.positive({"init_std": 0.02} | values, "init_std", path),
     )
 
 

@@ -18,7 +18,9 @@ from jam_jax.config import ModelConfig, VqganConfig
 from jam_jax.convert import pickles
 from jam_jax.convert.families import hugging_face, vqgan_settings
 from jam_jax.convert.readers import Safetensors, Tensors, Weights, open_weights
-from jam_jax.convert.rules import Parent, Rule, Table, flatten
+from jam_jax.convert.rules import Parent, Rule, Table
+from jam_jax.models.model import KINDS
+from jam_jax.trees import paths
 
 # Our module → theirs.
 MODULES = (
@@ -95,14 +97,14 @@ def _read_taming(source: Path, resolution: int) -> tuple[VqganConfig, Weights]:
 def write_config(config: ModelConfig) -> dict[str, Any]:
     """taming-transformers' settings for one of ours; ValueError if it is no image tokenizer, or one unknown there."""
     if not isinstance(config, VqganConfig):
-        raise ValueError("this model is a language model, not an image tokenizer: export it as another family")
+        raise ValueError(f"this model is {KINDS[type(config)]}, not an image tokenizer: export it as another family")
     return vqgan_settings.write_yaml(config)
 
 
 def table(config: VqganConfig, prefix: str = "", beside: tuple[str, ...] = ()) -> Table:
     """The names of a VQGAN's weights; `beside` are those in the same file that are no part of it."""
     rules = []
-    for path, leaf in flatten(checkpoint.shapes(config)).items():
+    for path, leaf in paths(checkpoint.shapes(config)).items():
         if path == "codebook":
             name, layout = vqgan_settings.codebook_name(config.codes_by), "CE -> CE"
         else:
@@ -148,7 +150,7 @@ def _state(path: Path) -> Any:
 
 
 def _open(path: Path) -> Weights:
-    return Safetensors(path) if path.suffix == ".safetensors" else Tensors(_state(path), path)
+    return Safetensors(path) if path.suffix == ".safetensors" else Tensors(lambda: _state(path), path)
 
 
 def _holds_vqgan(path: Path) -> bool:

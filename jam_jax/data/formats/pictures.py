@@ -7,27 +7,18 @@ from PIL import Image, ImageOps
 
 # A decoded picture takes at most 4 bytes a pixel, so this bounds the memory of a hostile file to 400 MB.
 MAX_PIXELS = 100_000_000
+# What is opened. PIL knows more, of which one runs another program (EPS) and most have hardly been used for years.
+KINDS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
 
 
 def read_picture(data: bytes, resolution: int) -> np.ndarray:
     """An encoded picture (PNG, JPEG, …) → uint8 [resolution, resolution, 3], RGB over a white background.
 
     The centred square of the shorter side is cut out and resized; a picture that has the size already keeps its exact
-    pixels. ValueError when the bytes are no picture, are cut short, or would decode to more than MAX_PIXELS pixels.
+    pixels; of an animation the first picture counts. ValueError when the bytes are no picture of KINDS, are cut short,
+    or would decode to more than MAX_PIXELS pixels.
     """
-    try:
-        image: Image.Image = Image.open(io.BytesIO(data))
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"picture too large: {error}") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{len(data)} bytes beginning with {data[:8]!r} are no picture that can be read") from error
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise ValueError(f"picture too large: {width} x {height} pixels, the most is {MAX_PIXELS:,}; make it smaller")
-    try:
-        image = on_white(ImageOps.exif_transpose(image))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"a {image.format or 'picture'} of {width} x {height} pixels is damaged: {error}") from error
+    image = decode_picture(data)
     width, height = image.size
     if (width, height) != (resolution, resolution):
         side = min(width, height)
@@ -36,6 +27,23 @@ def read_picture(data: bytes, resolution: int) -> np.ndarray:
         image = image.crop((left, top, left + side, top + side))
         image = image.resize((resolution, resolution), Image.Resampling.LANCZOS)
     return np.asarray(image, np.uint8)
+
+
+def decode_picture(data: bytes) -> Image.Image:
+    """An encoded picture (PNG, JPEG, …) → RGB over a white background, upright, in its own size; errors as above."""
+    try:
+        image: Image.Image = Image.open(io.BytesIO(data), formats=KINDS)
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"picture too large: {error}") from error
+    except Exception as error:  # PIL's readers raise struct.error, TypeError, RuntimeError and more on damaged files
+        raise ValueError(f"{len(data)} bytes beginning with {data[:8]!r} are no picture that can be read") from error
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"picture too large: {width} x {height} pixels, the most is {MAX_PIXELS:,}; make it smaller")
+    try:
+        return on_white(ImageOps.exif_transpose(image))
+    except Exception as error:  # as above
+        raise ValueError(f"a {image.format or 'picture'} of {width} x {height} pixels is damaged: {error}") from error
 
 
 def on_white(image: Image.Image) -> Image.Image:

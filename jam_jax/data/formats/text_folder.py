@@ -1,30 +1,35 @@
-"""A folder of text files: every `*.txt` in it or below it, UTF-8, is one document."""
+"""A folder of text files: every `*.txt` in it or below it, UTF-8, is one document and is read whole."""
 
 import functools
-from collections.abc import Iterator
 from pathlib import Path
 
-from jam_jax.data.documents import Document
-from jam_jax.data.formats.damage import skip_damaged
-from jam_jax.data.formats.folder import in_split
+from jam_jax.data.documents import Document, merged
+from jam_jax.data.formats.files import Folder
+from jam_jax.data.formats.source import Record, Source, numbered
+from jam_jax.data.formats.splits import in_split
+from jam_jax.data.settings import ReadSettings
 
 
-def is_text_folder(directory: Path) -> bool:
-    """Whether there is a `*.txt` in the folder or below it."""
-    return next(directory.rglob("*.txt"), None) is not None
+def open_text_folder(directory: Path, split: str, settings: ReadSettings) -> Source:
+    """The files of a split, in the order of their names; split `test` is a share of them by a hash of the name.
 
-
-def read(directory: Path, split: str = "train") -> Iterator[Document]:
-    """The files of a split, in the order of their names; split `test` is every twentieth by a hash of the name.
-
-    A file that is empty or no UTF-8 is damaged; ValueError past 1% of those, and for another split.
+    A file that is empty, no UTF-8, or a link out of the folder is damaged. ValueError if there are no files, or for
+    another split.
     """
-    names = sorted(in_split((p.relative_to(directory).as_posix() for p in directory.rglob("*.txt")), split, directory))
-    return skip_damaged(str(directory), len(names), ((n, functools.partial(_read_file, directory / n)) for n in names))
+    every = [path.relative_to(directory).as_posix() for path in directory.rglob("*.txt")]
+    if not every:
+        raise ValueError(f"{directory} has no *.txt files")
+    names = sorted(in_split(every, split, directory, settings.held_out))
+    folder = Folder(directory, directory.resolve())
+
+    def record(i: int) -> Record:
+        return Record(functools.partial(str, names[i]), functools.partial(_documents, folder, names[i]))
+
+    return numbered(f"{directory} ({split})", "a folder of text files", len(names), record, settings.damaged)
 
 
-def _read_file(path: Path) -> Document:
-    text = path.read_text(encoding="utf-8-sig").strip()
-    if not text or "\0" in text:
-        raise ValueError("the file is empty" if not text else "the file is no text: it holds NUL bytes")
-    return Document((text,))
+def _documents(folder: Folder, name: str) -> list[Document]:
+    parts = merged([folder.read(name, largest=None).decode("utf-8-sig")])
+    if not parts:
+        raise ValueError("the file is empty")
+    return [Document(parts)]

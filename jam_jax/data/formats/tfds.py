@@ -6,25 +6,28 @@ Pictures stay encoded: they are read as the bytes that were written, and decoded
 import contextlib
 import functools
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from jam_jax.data.documents import Document
-from jam_jax.data.formats.damage import skip_damaged
+from jam_jax.data.documents import Document, merged
+from jam_jax.data.formats import columns
+from jam_jax.data.formats.columns import TEXT_NAMES
+from jam_jax.data.formats.files import Folder
 from jam_jax.data.formats.pictures import read_picture
+from jam_jax.data.formats.source import Record, Source, numbered
+from jam_jax.data.settings import ReadSettings
 
 VERSION = "1.0.0"
-# Text features in the order in which they are taken for the text of a document; any other comes after them.
-TEXT_NAMES = ("caption", "captions", "text", "description", "title", "label")
 # A feature's kind when writing: "text", "image", or a sequence of dictionaries of those.
 Kind = str | Mapping[str, str]
 
 
 def is_tfds(directory: Path) -> bool:
     """Whether there is a dataset here, or in a version or config directory below."""
-    return bool(_versions(directory))
+    return directory.is_dir() and bool(_versions(directory))
 
 
 def write(
@@ -94,8 +97,22 @@ def examples(directory: str | Path, split: str = "train") -> Iterator[dict[str, 
     return (example(i) for i in range(length))
 
 
-def read(directory: str | Path, split: str = "train") -> Iterator[Document]:
-    """The documents of a split. Which features make a document is told by their kinds:
+def named(name: str) -> Path | None:
+    """Where a dataset is that TFDS has prepared: `NAME`, `NAME:VERSION` or `NAME/CONFIG:VERSION`; None if it is not.
+
+    It is looked for where TFDS keeps its data, `$TFDS_DATA_DIR` or `~/tensorflow_datasets`; nothing is downloaded.
+    """
+    if not re.fullmatch(r"\w+(/[\w.-]+)?(:[\w.]+)?", name):
+        return None
+    home = Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    directory = home / name.replace(":", "/")
+    return directory if is_tfds(directory) else None
+
+
+def open_tfds(directory: Path, split: str, settings: ReadSettings) -> Source:
+    """The documents of a split. The features that make a document are those that `settings.columns` names.
+
+    If it names none, they are told by their kinds:
 
     - a sequence with an image in its entries (`steps`) is an illustrated text: of every entry its text, then its image;
       the text feature `ending`, if there is one, closes it;
@@ -105,19 +122,27 @@ def read(directory: str | Path, split: str = "train") -> Iterator[Document]:
     - a text `question` is what the document answers (then a text `answer` comes first among the texts).
 
     `split` may be any that TFDS knows (`train`, `validation`, `train[:95%]`). Errors as of `examples`; ValueError if
-    there is neither text nor image, or past 1% of damaged records.
+    there is neither text nor image, or no feature that was named.
     """
-    length, example, features = _open(Path(directory), split)
-    to_document = _plan(Path(directory), features)
+    length, example, features = _open(directory, split)
+    taken, how = settings.columns, ""
+    if taken.named:
+        how = f", {columns.described(columns.check(taken, directory, [example(0)]))}"
+    to_document = None if taken.named else _plan(directory, features)
+    folder = Folder(directory, directory.resolve())  # a text feature may name a picture's file
 
-    def read_one(i: int) -> Document:
+    def read(i: int) -> list[Document]:
+        if to_document is None:
+            return columns.documents(taken, settings.captions, example(i), folder)
         document = to_document(example(i))
         for picture in document.pictures:
             read_picture(picture, 8)  # what decodes here decodes when it is tokenized
-        return document
+        return [document]
 
-    records = ((f"record {i}", functools.partial(read_one, i)) for i in range(length))
-    return skip_damaged(f"{directory} ({split})", length, records)
+    def record(i: int) -> Record:
+        return Record(functools.partial("record {}".format, i), functools.partial(read, i))
+
+    return numbered(f"{directory} ({split})", f"a TFDS dataset{how}", length, record, settings.damaged)
 
 
 def _versions(directory: Path) -> list[Path]:
@@ -236,7 +261,10 @@ def _plan(directory: Path, features: Any) -> Callable[[dict[str, Any]], Document
         raise ValueError(f"{directory} has neither a text nor an image feature; it has {', '.join(sorted(features))}")
 
     def to_document(example: dict[str, Any]) -> Document:
-        return Document(tuple(p for p in parts(example) if p), example["question"] if asked else "")
+        question = example["question"].strip() if asked else ""
+        if asked and not question:
+            raise ValueError("the question is empty")
+        return Document(merged(parts(example)), question)
 
     return to_document
 
@@ -268,7 +296,7 @@ def _value(feature: Any, value: Any) -> Any:
         if type(inner) is f.FeaturesDict:
             return {name: [_value(inner[name], v) for v in value[name]] for name in inner if name in value}
         return [_value(inner, v) for v in value]
-    if type(feature) is f.Text:
+    if isinstance(value, bytes) and type(feature) is not f.Image:
         return value.decode()
     if type(feature) is f.ClassLabel:
         return feature.int2str(int(value))

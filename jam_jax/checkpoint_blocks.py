@@ -1,0 +1,105 @@
+"""How Orbax writes and reads leaves block by block: a type handler that stands beside its own for arrays.
+
+What is written is an array like any other to whoever restores it. Every process writes its share of the blocks.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+import tensorstore as ts
+from orbax.checkpoint import type_handlers
+
+from jam_jax import streaming
+from jam_jax.streaming import Index, Leaf
+
+IN_FLIGHT = 2  # blocks that are written while the next is made: more would only take memory
+DATA_FILE_BYTES = 2**31  # Orbax's own choice
+
+
+def tree_handler(leaves: "LeafHandler") -> ocp.PyTreeCheckpointHandler:
+    """Saves trees of leaves, and restores arrays as leaves."""
+    registry = type_handlers.create_type_handler_registry((Leaf, leaves))
+    # Trained weights hardly become smaller by compression, and it takes longer than the disk.
+    return ocp.PyTreeCheckpointHandler(type_handler_registry=registry, use_compression=False)
+
+
+class LeafHandler(type_handlers.NumpyHandler):
+    """Leaves as Orbax's arrays: its metadata, our writing and reading.
+
+    `advance` hears of each block written; `failure` is what reading a leaf raised.
+    """
+
+    def __init__(self, advance: Callable[[], Any] = lambda: None) -> None:
+        super().__init__(deepcopy_host_arrays=False)
+        self.advance = advance
+        self.failure: Exception | None = None
+
+    async def serialize(
+        self,
+        values: Sequence[Any],
+        infos: Sequence[type_handlers.ParamInfo],
+        args: Sequence[ocp.SaveArgs] | None = None,
+    ) -> Sequence[Any]:
+        """One future for all leaves, which are written one after another."""
+        return [ocp.future.CommitFutureAwaitingContractedSignals(self._write(values, infos), name="leaves")]
+
+    async def _write(self, leaves: Sequence[Leaf], infos: Sequence[type_handlers.ParamInfo]) -> None:
+        pending: deque[Any] = deque()
+        try:
+            for leaf, info in zip(leaves, infos, strict=True):
+                await self._write_leaf(leaf, info, pending)
+            while pending:
+                await self._finish(pending)
+        finally:  # of a save that failed
+            await asyncio.gather(*pending, return_exceptions=True)
+
+    async def _write_leaf(self, leaf: Leaf, info: type_handlers.ParamInfo, pending: deque[Any]) -> None:
+        process, processes = jax.process_index(), jax.process_count()
+        await info.await_path_creation()
+        spec = type_handlers.get_json_tspec_write(
+            info,
+            use_ocdbt=True,
+            global_shape=leaf.shape,
+            local_shape=leaf.shape,
+            dtype=leaf.dtype,
+            process_index=process,
+            arg=ocp.SaveArgs(),
+        )
+        spec["metadata"]["chunks"] = leaf.block
+        array = await ts.open(ts.Spec(spec), create=True, open=True, context=info.ts_context)
+        for index in list(streaming.blocks(leaf))[process::processes]:
+            try:
+                block = leaf.read(index)
+            except Exception as error:
+                self.failure = error
+                raise
+            write = array[index].write(block, can_reference_source_data_indefinitely=True)
+            pending.append(write)
+            while len(pending) > IN_FLIGHT:
+                await self._finish(pending)
+
+    async def _finish(self, pending: deque[Any]) -> None:
+        await pending.popleft()
+        self.advance()
+
+    async def deserialize(
+        self, infos: Sequence[type_handlers.ParamInfo], args: Sequence[ocp.RestoreArgs] | None = None
+    ) -> Sequence[Any]:
+        """Leaves whose values are read when asked for, in the type as stored."""
+        opened = []
+        for info in infos:
+            spec = type_handlers.get_json_tspec_read(info, use_ocdbt=bool(info.is_ocdbt_checkpoint))
+            opened.append(ts.open(ts.Spec(spec), open=True, context=info.ts_context))
+        return [_stored(array) for array in await asyncio.gather(*opened)]
+
+
+def _stored(array: Any) -> Leaf:
+    def read(index: Index) -> Any:
+        return array[index].read().result()
+
+    block = array.chunk_layout.read_chunk.shape or ()  # a single number has none
+    return Leaf(tuple(array.shape), array.dtype.numpy_dtype, read, tuple(block))

@@ -1,0 +1,19 @@
+"""Nested dicts of anything as a flat list of paths, and back: `{"a": {"b": x}}` ↔ `{"a/b": x}`."""
+
+from typing import Any
+
+
+def paths(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Leaves by path, in order; dicts without leaves (a norm without scale) vanish."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= paths(value, f"{prefix}{name}/") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def like(template: dict[str, Any], flat: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Inverse of `paths`, in the structure of `template`, whose dicts without leaves come back."""
+    return {
+        name: like(value, flat, f"{prefix}{name}/") if isinstance(value, dict) else flat[prefix + name]
+        for name, value in template.items()
+    }

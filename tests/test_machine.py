@@ -1,0 +1,40 @@
+"""The machine in words, and memory that is freed and kept."""
+
+import platform
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from jam_jax.machine import machine
+
+FAULTS = """
+import ctypes, resource, sys
+from jam_jax.machine import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+for _ in range(20):  # 64 MiB, as a program's buffer: more than glibc keeps by itself
+    buffer = libc.malloc(2**26)
+    ctypes.memset(buffer, 1, 2**26)
+    libc.free(buffer)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+"""
+
+
+def test_the_machine_is_told_by_its_size():
+    cores, rest = machine().split(" cores, ")
+    assert int(cores) > 0 and int(rest.split(" GiB")[0]) > 0
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator is another C library's")
+def test_freed_memory_is_kept_for_the_next_step():
+    def faults(how):
+        done = subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True)
+        return int(done.stdout)
+
+    pages = 2**26 // resource.getpagesize()
+    assert faults("keep") < 2 * pages  # the first round's, and the interpreter's own
+    assert faults("give back") > 10 * pages
