@@ -4,7 +4,7 @@ A model directory describes itself, so every command takes one and needs nothing
 
     model.json            kind and config of the model
     tokenizer/            the tokenizer that its ids belong to
-    checkpoints/STEP/params       parameters, float32
+    checkpoints/STEP/params       parameters: float32, or, of an import, the type in which they came
     checkpoints/STEP/opt_state    optimizer state (training runs only)
 
 A training run adds config.json, metrics.jsonl and tensorboard/. Converted and fused models have the one step 0.
@@ -97,6 +97,13 @@ def open_leaves(directory: str | Path, *, step: int | None = None) -> tuple[Mode
         return config, checkpointer.restore(path, ocp.args.PyTreeRestore(restore_args=args))
 
 
+def check_vacant(directory: str | Path) -> None:
+    """ValueError if `directory` is there and is not an empty directory: nothing is overwritten."""
+    directory = Path(directory)
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise ValueError(f"{directory} already exists: remove it or choose another target")
+
+
 @contextlib.contextmanager
 def new_directory(directory: str | Path) -> Iterator[Path]:
     """A directory written aside that takes its name when the block ends, and vanishes when the block fails.
@@ -104,8 +111,7 @@ def new_directory(directory: str | Path) -> Iterator[Path]:
     Several processes share it: the first makes and names it, when all have come to the block's begin and end.
     """
     directory = Path(directory)
-    if directory.exists() and any(directory.iterdir()):
-        raise ValueError(f"{directory} already exists: remove it or choose another target")
+    check_vacant(directory)
     hosts.wait("directory looked at")
     aside = directory.with_name(f".{directory.name}.partial")
     try:

@@ -94,12 +94,17 @@ class LeafHandler(type_handlers.NumpyHandler):
         for info in infos:
             spec = type_handlers.get_json_tspec_read(info, use_ocdbt=bool(info.is_ocdbt_checkpoint))
             opened.append(ts.open(ts.Spec(spec), open=True, context=info.ts_context))
-        return [_stored(array) for array in await asyncio.gather(*opened)]
+        arrays = await asyncio.gather(*opened)
+        return [_stored(array, info) for array, info in zip(arrays, infos, strict=True)]
 
 
-def _stored(array: Any) -> Leaf:
+def _stored(array: Any, info: type_handlers.ParamInfo) -> Leaf:
     def read(index: Index) -> Any:
-        return array[index].read().result()
+        try:
+            return array[index].read().result()
+        except Exception as error:  # TensorStore raises many types with long texts
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            raise ValueError(f"{info.parent_dir} is damaged: {info.name} cannot be read: {reason}") from error
 
     block = array.chunk_layout.read_chunk.shape or ()  # a single number has none
     return Leaf(tuple(array.shape), array.dtype.numpy_dtype, read, tuple(block))

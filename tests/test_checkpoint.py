@@ -149,3 +149,18 @@ def test_what_keeps_a_leaf_from_being_read_is_said_and_nothing_is_written(tmp_pa
     with pytest.raises(ValueError, match=r"^part 3 of my-model.safetensors is damaged$"):
         checkpoint.save_leaves(tmp_path / "m", DECODER, tree)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_that_is_damaged_inside_is_one_line_where_it_is_read(tmp_path: Path) -> None:
+    checkpoint.save_leaves(tmp_path / "m", DECODER, leaves(randomise(model.init(DECODER, jax.random.key(0)))))
+    _, found = checkpoint.open_leaves(tmp_path / "m")
+    data = [p for p in (tmp_path / "m" / "checkpoints").rglob("d/*") if p.is_file()]
+    assert data
+    for path in data:
+        path.write_bytes(b"")
+    message = r"^\S*params is damaged: embed\.\w+ cannot be read: [^\n]+$"
+    with pytest.raises(ValueError, match=message):
+        found["embed"]["tokens"].whole()
+    with pytest.raises(ValueError, match=message):
+        checkpoint.save_leaves(tmp_path / "again", DECODER, found)
+    assert [p.name for p in tmp_path.iterdir()] == ["m"]

@@ -126,6 +126,8 @@ def test_an_occupied_target_is_left_alone(ours, tmp_path, capsys):
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "mine").write_text("keep")
     for args in (("export", "--source", ours, "--family", "opt"), ("import", "--source", CHECKPOINTS / "a_mp2")):
-        assert command(*args, "--target", tmp_path / "there") == 1
-        assert "not empty" in capsys.readouterr().err
+        for target in ("there", "there/mine"):
+            assert command(*args, "--target", tmp_path / target) == 1
+            assert f"{target} already exists: remove it" in capsys.readouterr().err
     assert [p.name for p in (tmp_path / "there").iterdir()] == ["mine"]
+    assert (tmp_path / "there" / "mine").read_text() == "keep"

@@ -159,6 +159,20 @@ def test_parts_of_different_checkpoints_are_found_out(tmp_path):
         metaseq.read(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "name", ["l.final_layer_norm.weight", "l.self_attn_layer_norm.bias", "l.fc2.bias", "l.self_attn.out_proj.bias"]
+)
+def test_replicas_that_differ_by_rounding_are_the_first_parts_as_in_metaseq(name, tmp_path):
+    value = torch.linspace(-0.02, 0.02, 8)
+    cfg = {"model": argparse.Namespace(**settings())}
+    for i, other in enumerate((value, value + 1e-4)):
+        torch.save({"model": {name: other}, "cfg": cfg}, tmp_path / f"x-model_part-{i}.pt")
+    np.testing.assert_array_equal(parts.open_parts(tmp_path)[1].read(name), value)
+    torch.save({"model": {name: value.flip(0)}, "cfg": cfg}, tmp_path / "x-model_part-1.pt")
+    with pytest.raises(ValueError, match=f"{name} should be the same in all model parts"):
+        parts.open_parts(tmp_path)[1].read(name)
+
+
 def test_biases_of_model_parallel_parts_are_joined(tmp_path):
     """A part holds its rows of the column-split biases; the row-split layers' biases are whole in each."""
     whole = torch.arange(3 * WIDTH, dtype=torch.float32).reshape(3, 2, WIDTH // 2)
@@ -197,6 +211,13 @@ def test_two_checkpoints_in_one_directory_ask_for_a_file(tmp_path):
     with pytest.raises(ValueError, match=r"checkpoint_1, checkpoint_last"):
         metaseq.read(tmp_path)
     assert metaseq.read(tmp_path / "checkpoint_1.pt").config.layers == 4
+
+
+def test_a_whole_beside_its_parts_is_not_taken_for_one_of_them(tmp_path):
+    shutil.copytree(CHECKPOINTS / "a_mp2", tmp_path, dirs_exist_ok=True)
+    shutil.copy(CHECKPOINTS / "a_singleton" / "reshard.pt", tmp_path)
+    with pytest.raises(ValueError, match=r"reshard-model_part-0\.pt and reshard\.pt are the same piece"):
+        metaseq.read(tmp_path)
 
 
 @pytest.mark.parametrize("contents", [{"weights": {}}, {"model": {}, "cfg": None}, {"model": {"w": 3}}, [1]])

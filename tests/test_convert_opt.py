@@ -13,6 +13,7 @@ from transformers import OPTConfig, OPTForCausalLM
 
 from jam_jax.config import CrossConfig, DecoderConfig, VqganConfig
 from jam_jax.convert import families, rules, writers
+from jam_jax.convert.__main__ import export_model, import_model
 from jam_jax.convert.families import opt
 from jam_jax.models import model
 from jam_jax.trees import paths
@@ -92,6 +93,19 @@ def test_half_precision_imports_as_its_exact_values(kind, tmp_path):
     theirs.save_pretrained(tmp_path / "in")
     config, params = gathered(tmp_path / "in")
     np.testing.assert_allclose(our_logits(config, params), their_logits(theirs.float()), rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.bfloat16])
+def test_an_export_has_the_type_that_came_in_and_says_it(kind, tmp_path):
+    random_opt().to(kind).save_pretrained(tmp_path / "in")
+    import_model(tmp_path / "in", tmp_path / "ours")
+    export_model(tmp_path / "ours", tmp_path / "out", "opt")
+    came, went = (load_file(tmp_path / name / "model.safetensors") for name in ("in", "out"))
+    assert came.keys() == went.keys()
+    for name, value in went.items():
+        assert value.dtype == kind and torch.equal(value, came[name]), name
+    # Whoever leaves the choice to config.json would else hold halves in twice the memory.
+    assert OPTForCausalLM.from_pretrained(tmp_path / "out").dtype == kind
 
 
 def test_pickled_weights_and_names_without_the_outer_model(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import weakref
 
 import ml_dtypes
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
+from jam_jax.convert import readers
 from jam_jax.convert.readers import all_finite, open_file, open_weights
 
 ARRAYS = {
@@ -82,6 +84,14 @@ def test_shards_without_an_index_are_counted(tmp_path):
 def test_safetensors_are_preferred_to_pickles(tmp_path):
     write(tmp_path / "model.safetensors", ARRAYS)
     (tmp_path / "pytorch_model.bin").write_bytes(b"not read")
+    same_bits(open_weights(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_what_a_training_or_another_system_left_beside_a_model_is_not_its_own(tmp_path, name):
+    write(tmp_path / name, ARRAYS)
+    torch.save({"state": {}, "param_groups": [3]}, tmp_path / "optimizer.pt")
+    write(tmp_path / f"adapter_model{(tmp_path / name).suffix}", {"a": ARRAYS["a"]})
     same_bits(open_weights(tmp_path))
 
 
@@ -209,3 +219,19 @@ def test_a_tensor_that_is_not_dense_is_refused_without_opening_it_out(tmp_path, 
     torch.save({"a": tensor}, tmp_path / "x.pt")
     with pytest.raises(ValueError, match=r"x\.pt: 'a' should be dense tensors|x\.pt is damaged|neither a weight"):
         open_file(tmp_path / "x.pt")
+
+
+def test_mapped_files_share_one_allowance_however_many_there_are(tmp_path, monkeypatch):
+    """What was read of a mapped file is this process's memory until the file is closed."""
+    monkeypatch.setattr(readers.Tensors, "mapped", weakref.WeakSet())
+    monkeypatch.setattr(readers, "RELEASE_BYTES", 1000)
+    values = {str(i): np.full(50, i, np.float32) for i in range(10)}
+    for name, value in values.items():
+        torch.save({name: torch.tensor(value), "rest": torch.zeros(3)}, tmp_path / f"{name}.pt")
+    files = [open_file(tmp_path / f"{name}.pt") for name in values]
+    for _ in range(3):
+        for file, (name, value) in zip(files, values.items(), strict=True):
+            np.testing.assert_array_equal(file.read(name), value)
+            assert sum(f.taken for f in files if f.opened) <= 1000 + value.nbytes
+    assert sum(bool(f.opened) for f in files) < len(files)
+    assert all(f.names() == [name, "rest"] for f, name in zip(files, values, strict=True))

@@ -16,7 +16,7 @@ from jam_jax.fuse.__main__ import main
 from jam_jax.models import cross as model_cross
 from jam_jax.models import model
 from jam_jax.trees import paths
-from tests.tiny import DECODER, FAMILIES, LLAMA_LIKE, OPT_LIKE, forward, leaves, randomise, whole
+from tests.tiny import BIASED, DECODER, FAMILIES, LLAMA_LIKE, OPT_LIKE, forward, leaves, randomise, whole
 
 PIECES = 270
 SPACE = tokens.jam(text=PIECES, codes=8, codes_per_image=4, sentinels=11)
@@ -182,11 +182,29 @@ def test_check_prints_the_comparison_and_writes_nothing(
     img = write_parent(tmp_path / "img", SPACE, 2)
     main(["uniform", "--llm", str(llm), "--img", str(img), "--target", str(tmp_path / "fused"), "--check"])
     said = capsys.readouterr().out
-    assert "the parents fit, with 1 warnings" in said
+    assert "the parents fit, with 1 warning: all three fusions are possible" in said
     (line,) = [line for line in said.splitlines() if " ffn " in line]
     assert "gelu" in line
     assert "warning" in line
     assert not (tmp_path / "fused").exists()
+
+
+def test_check_says_that_cross_needs_a_tokenizer(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    for seed, name in enumerate(("llm", "img")):
+        checkpoint.save_model(tmp_path / name, BIASED, parent(BIASED, seed))
+    parents = ["--llm", str(tmp_path / "llm"), "--img", str(tmp_path / "img")]
+    main(["cross", *parents, "--check"])
+    said = capsys.readouterr().out
+    assert "uniform and width are possible, cross is not, since" in said
+    assert "llama3, 8.0, 1.0, 4.0, 12" in " ".join(said.split())
+    with pytest.raises(ValueError, match="img holds no tokenizer, which says which rows are text"):
+        main(["cross", *parents, "--target", str(tmp_path / "fused")])
+    (tmp_path / "file").write_text("keep")
+    with pytest.raises(ValueError, match="file already exists"):
+        main(["uniform", *parents, "--target", str(tmp_path / "file")])
 
 
 def test_an_image_parent_that_grew_out_of_the_llm_brings_its_own_rows() -> None:

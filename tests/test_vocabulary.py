@@ -251,6 +251,9 @@ def test_mistakes_end_in_one_line_and_leave_no_target(tmp_path: Path, capsys: py
     fails(capsys, target, "none that is known here", "import", "--source", source, "--tokenizer", unknown)
     fails(capsys, target, "(--tokenizer none leaves it behind)", "import", "--source", source)
     kept = tokenizer_of(tmp_path / "kept", "chameleon").directory
+    bare = ("--grammar", "opt", "--source", Path(__file__).parent / "golden" / "checkpoints" / "a_singleton")
+    fails(capsys, target, "holds no tokenizer", "import", *bare)
+    fails(capsys, target, "drop one of them", "import", *bare, "--tokenizer", "none")
     fails(capsys, target, "leave --grammar out", "import", "--source", source, "--tokenizer", kept, "--grammar", "opt")
     fails(capsys, target, "is damaged", "import", "--source", source, "--tokenizer", torn(tmp_path))
     fails(capsys, target, "holds no tokenizer", "import", "--source", source, "--tokenizer", tmp_path / "nowhere")

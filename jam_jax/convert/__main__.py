@@ -55,10 +55,10 @@ def import_model(
     as a conversion changes none, and warned of: a model with them answers nothing.
     """
     from jam_jax import checkpoint
-    from jam_jax.convert import families, readers, rules, writers
+    from jam_jax.convert import families, readers, rules
 
     source, target = Path(source), Path(target)
-    writers.check_target(target)
+    checkpoint.check_vacant(target)
     parent = families.read(source, family, resolution)
     if isinstance(parent.config, config.VqganConfig | config.ClipConfig) and (tokenizer or grammar != "auto"):
         raise ValueError(f"--tokenizer and --grammar are for language models, and {source} is none: leave them out")
@@ -102,7 +102,7 @@ def export_model(source: str | Path, target: str | Path, family: Exportable = "o
     from jam_jax.convert.families import clip, clip_settings, metaseq, vqgan
 
     source, target = Path(source), Path(target)
-    writers.check_target(target)
+    checkpoint.check_vacant(target)
     ours = checkpoint.read_model_config(source)
     if family == "vqgan":
         settings = vqgan.write_config(ours)

@@ -20,9 +20,9 @@ from jam_jax.convert.readers import Tensors, Weights
 PIECE = re.compile(r"(?P<stem>.+?)(-model_part-(?P<part>\d+))?(-shard(?P<shard>\d+))?\.pt")
 
 # How model parallelism cuts a tensor, by name: along an axis; "fused": rows are K, V, Q, and every part holds a slice
-# of each; "own": every part has one for itself, stacked in front; "drifted": the same in all parts but for rounding,
-# and averaged. What no row matches is the same in all parts.
-How = int | Literal["fused", "own", "drifted"]
+# of each; "own": every part has one for itself, stacked in front; "first" and "drifted": the same in all parts but for
+# rounding, of which the first is taken or the mean. What no row matches is the same in all parts.
+How = int | Literal["fused", "own", "first", "drifted"]
 Cuts = tuple[tuple[str, How], ...]
 CUTS: Cuts = (  # metaseq's
     (r"\.(embed_tokens|output_projection)\.weight$", 0),
@@ -30,9 +30,13 @@ CUTS: Cuts = (  # metaseq's
     (r"\.[qkv]_proj\.(weight|bias)$", 0),
     (r"\.fc1\.(weight|bias)$", 0),
     (r"\.(fc2|out_proj)\.weight$", 1),
+    # Each part trains its own copy; metaseq's consolidation takes the first and logs by how much the others differ.
+    (r"layer_norm\.(weight|bias)$|\.(fc2|out_proj)\.bias$|\.embed_positions\w*\.weight$", "first"),
 )
 FLAT = "flat_param_0"
-DRIFT = 0.05  # relative and absolute, from the mean; ours: tells rounding from another model's weights
+# Ours: tells rounding from another model's weights. Of "first" a share of the largest value, of "drifted" relative and
+# absolute, from the mean.
+DRIFT = 0.05
 
 
 class Piece(NamedTuple):
@@ -153,6 +157,11 @@ class Parallel:
             return np.concatenate(arrays, axis=how)
         if all(np.array_equal(a, arrays[0], equal_nan=True) for a in arrays[1:]):
             return arrays[0]
+        if how == "first":
+            first = arrays[0].astype(np.float32)
+            most = DRIFT * np.abs(first).max(initial=0)
+            if all(np.allclose(a.astype(np.float32), first, rtol=0, atol=most) for a in arrays[1:]):
+                return arrays[0]
         if how == "drifted":
             mean = np.mean([a.astype(np.float32) for a in arrays], axis=0)
             if all(np.allclose(a.astype(np.float32), mean, rtol=DRIFT, atol=DRIFT) for a in arrays):
@@ -195,8 +204,10 @@ def find(source: Path) -> dict[int, dict[int, Path]]:
     found: dict[str, dict[int, dict[int, Path]]] = {}
     for path in sorted(directory.glob("*.pt")):
         if piece := PIECE.fullmatch(path.name):
-            parts = found.setdefault(piece["stem"], {})
-            parts.setdefault(int(piece["part"] or 0), {})[int(piece["shard"] or 0)] = path
+            shards = found.setdefault(piece["stem"], {}).setdefault(int(piece["part"] or 0), {})
+            other = shards.setdefault(int(piece["shard"] or 0), path)
+            if other != path:  # a whole beside its parts, say
+                raise ValueError(f"{other} and {path.name} are the same piece of a checkpoint: move one of them away")
     if source.is_file():
         piece = PIECE.fullmatch(source.name)
         found = {stem: parts for stem, parts in found.items() if piece and stem == piece["stem"]}
@@ -205,8 +216,8 @@ def find(source: Path) -> dict[int, dict[int, Path]]:
     if len(found) > 1:
         raise ValueError(f"{directory} holds several checkpoints ({', '.join(found)}): give --source a file of one")
     parts = next(iter(found.values()))
-    shards = max(max(p) for p in parts.values()) + 1
-    wanted = {(i, j) for i in range(max(parts) + 1) for j in range(shards)}
+    count = max(max(p) for p in parts.values()) + 1
+    wanted = {(i, j) for i in range(max(parts) + 1) for j in range(count)}
     if gaps := sorted(wanted - {(i, j) for i, p in parts.items() for j in p}):
         raise ValueError(f"{directory} lacks {len(gaps)} pieces of the checkpoint, first model part, shard: {gaps[0]}")
     return parts

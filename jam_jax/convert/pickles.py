@@ -161,13 +161,3 @@ def to_numpy(tensor: Any) -> np.ndarray:
 
         return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
     return tensor.numpy()
-
-
-def to_torch(array: np.ndarray) -> Any:
-    """Inverse of `to_numpy`: a tensor of the same type and bits."""
-    import torch
-
-    array = np.require(array, requirements=["C", "W"])
-    if array.dtype == ml_dtypes.bfloat16:
-        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(array)

@@ -5,22 +5,24 @@ Opening reads headers only. A name that two files hold is given twice, so that t
 """
 
 import json
-import math
 import re
 import reprlib
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import ml_dtypes
 import numpy as np
 
 from jam_jax.convert import archives, pickles
 
-RELEASE_BYTES = 256 * 2**20
+RELEASE_BYTES = 256 * 2**20  # of mapped pickles in memory at once
 PICKLES = (".bin", ".pt", ".pth")
-# Hugging Face's directories: the index of the shards, and the endings of files that need none.
-LAYOUTS = {"model.safetensors.index.json": (".safetensors",), "pytorch_model.bin.index.json": PICKLES}
+INDEX = ".index.json"
+# Files of transformers, in the order in which it looks for them; others in the same directory (of a training, an
+# adapter, another system) are not its own.
+FILES = ("model.safetensors", "model.safetensors" + INDEX, "pytorch_model.bin", "pytorch_model.bin" + INDEX)
 DTYPES = {
     **{"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16, "BOOL": np.bool_},
     **{"I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8},
@@ -114,16 +116,27 @@ class Tensors:
     A name that holds None holds nothing (Anole's `rope.freqs`), and is left out.
     """
 
+    # What has been read of a mapped file counts as this process's memory until the file is closed, and a checkpoint may
+    # have hundreds: all that are open share one allowance. Files that cannot be mapped are in memory anyway.
+    mapped: ClassVar["weakref.WeakSet[Tensors]"] = weakref.WeakSet()
+
     def __init__(self, load: Callable[[], Any], path: Path) -> None:
         self.load, self.path = load, path
-        # What has been read of a mapped file counts as this process's memory until the file is closed: it is opened
-        # anew from time to time. Files that cannot be mapped are in memory anyway.
-        self.most = RELEASE_BYTES if path.is_file() and archives.is_archive(path) else math.inf
-        self._open()
+        self._close()
+        self._tensors()  # says what is wrong with the file
+        if path.is_file() and archives.is_archive(path):
+            self.mapped.add(self)
 
-    def _open(self) -> None:
-        self.tensors: Mapping[str, Any] = {}
-        self.taken = 0
+    def _close(self) -> None:
+        self.opened: Mapping[str, Any] = {}
+        self.taken = 0  # bytes
+
+    def _tensors(self) -> Mapping[str, Any]:
+        if not self.opened:
+            self.opened = self._open()
+        return self.opened
+
+    def _open(self) -> Mapping[str, Any]:
         tensors, path = self.load(), self.path
         if not isinstance(tensors, Mapping) or not tensors:
             raise ValueError(f"{path} holds no dict of tensors")
@@ -131,27 +144,37 @@ class Tensors:
         if odd := [shown(k) for k, v in tensors.items() if not (isinstance(k, str) and pickles.is_tensor(v))]:
             raise ValueError(f"{path}: {', '.join(odd[:5])} should be dense tensors and are not")
         refuse_odd_names(tensors, path)
-        self.tensors = tensors
+        return tensors
 
     def names(self) -> list[str]:
         """Names in the file's order."""
-        return list(self.tensors)
+        return list(self._tensors())
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The tensor's shape."""
-        return tuple(self.tensors[name].shape)
+        return tuple(self._tensors()[name].shape)
 
     def dtype(self, name: str) -> np.dtype:
         """The tensor's type."""
-        return pickles.dtype(self.tensors[name])
+        return pickles.dtype(self._tensors()[name])
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """The tensor, or some of its rows, as numpy."""
-        if self.taken > self.most:
-            self._open()
-        found = pickles.to_numpy(self.tensors[name][start:stop] if self.tensors[name].ndim else self.tensors[name])
+        if sum(file.taken for file in self.mapped) > RELEASE_BYTES:
+            self._release()
+        tensor = self._tensors()[name]
+        found = pickles.to_numpy(tensor[start:stop] if tensor.ndim else tensor)
         self.taken += found.nbytes
         return found
+
+    def _release(self) -> None:
+        """Close files until half of the allowance is free; the most used first, since those closed are opened anew."""
+        left = sum(file.taken for file in self.mapped)
+        for file in sorted(self.mapped, key=lambda file: -file.taken):
+            if left <= RELEASE_BYTES // 2:
+                break
+            left -= file.taken
+            file._close()
 
 
 class Files:
@@ -230,16 +253,17 @@ def open_file(path: Path) -> Weights:
 def open_weights(source: Path) -> Weights:
     """The weights of a file, or of a directory in Hugging Face's layout: one file, or shards with an index.
 
-    Where a directory holds both, safetensors are taken and pickles left alone. ValueError if there are none, if a
-    shard is missing, or if the index does not say what the shards hold.
+    Where a directory holds files of no such name, all its safetensors are taken, else all its pickles. ValueError if
+    there are none, if a shard is missing, or if the index does not say what the shards hold.
     """
-    if source.name in LAYOUTS and source.is_file():
+    if source.name.endswith(INDEX) and source.is_file():
         return _open_index(source)
     if not source.is_dir():
         return open_file(source)
-    for index, endings in LAYOUTS.items():
-        if (source / index).is_file():
-            return _open_index(source / index)
+    for name in FILES:
+        if (source / name).is_file():
+            return open_weights(source / name)
+    for endings in ((".safetensors",), PICKLES):
         paths = sorted(p for p in source.iterdir() if p.suffix in endings and p.name != "training_args.bin")
         if paths:
             _check_count(paths)

@@ -5,6 +5,7 @@ one with its single file. It is written aside and renamed, so a directory of tha
 """
 
 import argparse
+import contextlib
 import json
 import math
 import shutil
@@ -15,16 +16,11 @@ from typing import Any
 import numpy as np
 
 from jam_jax import checkpoint, progress
-from jam_jax.convert import pickles, vocabulary
+from jam_jax.convert import archive_writer, pickles, vocabulary
 from jam_jax.convert.readers import DTYPES, Weights
+from jam_jax.streaming import common_dtype, of_array
 
 SHARD_BYTES = 5 * 10**9
-
-
-def check_target(target: Path) -> None:
-    """ValueError if `target` exists and is not an empty directory: nothing is overwritten."""
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f"{target} exists and is not empty: give another --target, or remove it first")
 
 
 def write_hugging_face(
@@ -41,6 +37,8 @@ def write_hugging_face(
     and is not empty, OSError if the disk is full; whatever interrupts it leaves no target behind.
     """
     shards = list(_shards(weights, shard_bytes))
+    # What transformers and servers load the weights as, unless they are told otherwise.
+    config = config | {"torch_dtype": str(common_dtype(weights.dtype(name) for name in weights.names()))}
     where: dict[str, str] = {}
     with checkpoint.new_directory(target) as aside, progress.bar("export", len(weights.names())) as advance:
         (aside / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -72,7 +70,7 @@ def write_clip(
 
 
 def write_taming(target: Path, settings: dict[str, Any], weights: Weights) -> None:
-    """Write `vqgan.yaml` and `vqgan.ckpt`, a pickle of `state_dict`; it is held in memory as a whole.
+    """Write `vqgan.yaml` and `vqgan.ckpt`, a pickle of `state_dict`, one tensor in memory at a time.
 
     ValueError if `target` exists and is not empty, or where PyTorch is missing; OSError if the disk is full.
     """
@@ -81,8 +79,8 @@ def write_taming(target: Path, settings: dict[str, Any], weights: Weights) -> No
     pickles.import_torch(target / "vqgan.ckpt")
     with checkpoint.new_directory(target) as aside:
         (aside / "vqgan.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
-        state = {name: pickles.to_torch(weights.read(name)) for name in weights.names()}
-        _save_pickle({"state_dict": state}, aside / "vqgan.ckpt", target)
+        state = {name: archive_writer.leaf_of(weights, name) for name in weights.names()}
+        _save_pickle({"state_dict": state}, aside / "vqgan.ckpt", len(state))
 
 
 def write_metaseq(
@@ -93,12 +91,12 @@ def write_metaseq(
     *,
     tokenizer: Path | None = None,
 ) -> None:
-    """Write `reshard.pt`, metaseq's single file of a whole model, and our tokenizer; held in memory as a whole.
+    """Write `reshard.pt`, metaseq's single file of a whole model, one tensor in memory at a time, and our tokenizer.
 
     `copies` are names under which a table is stored once more. ValueError and OSError as `write_taming`.
     """
-    torch = pickles.import_torch(target / "reshard.pt")
-    state = {name: pickles.to_torch(weights.read(name)) for name in weights.names()}
+    pickles.import_torch(target / "reshard.pt")
+    state = {name: archive_writer.leaf_of(weights, name) for name in weights.names()}
     state |= {name: state[of] for name, of in copies.items()}
     contents = {
         "cfg": {
@@ -108,26 +106,32 @@ def write_metaseq(
                 **{"_name": "streaming_language_modeling", "data": "", "end_of_document_symbol": "</s>"},
                 **{"hf_tokenizer": "", "vocab_filename": "", "merges_filename": "", "sample_break_mode": "none"},
                 **{"tokens_per_sample": settings["tokens_per_sample"], "max_target_positions": None},
-                "final_vocab_size": int(state["decoder.embed_tokens.weight"].shape[0]),
+                "final_vocab_size": state["decoder.embed_tokens.weight"].shape[0],
             },
         },
-        "model": {"decoder.version": torch.tensor([3.0]), **state},
+        "model": {"decoder.version": of_array(np.array([3.0], np.float32)), **state},
         # metaseq's loader takes no file without these.
         "optimizer_history": [{"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 0}],
         "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
     }
     with checkpoint.new_directory(target) as aside:
-        _save_pickle(contents, aside / "reshard.pt", target)
+        _save_pickle(contents, aside / "reshard.pt", len(weights.names()) + 1)
         if tokenizer is not None:
             vocabulary.put_back(tokenizer, aside)
 
 
-def _save_pickle(contents: Any, path: Path, target: Path) -> None:
-    torch = pickles.import_torch(path)
+def _save_pickle(contents: Any, path: Path, tensors: int) -> None:
+    with progress.bar("export", tensors) as advance, _named(path):
+        archive_writer.save(path, contents, advance)
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Names the file in the error of a disk that is full."""
     try:
-        torch.save(contents, path)
-    except RuntimeError as error:  # how torch reports a full disk
-        raise OSError(f"cannot write {target}: {str(error).splitlines()[0]}") from error
+        yield
+    except OSError as error:
+        raise OSError(f"cannot write {path.name}: {error.strerror or error}") from error
 
 
 def _write_safetensors(path: Path, weights: Weights, names: list[str], advance: Callable[..., None]) -> None:
@@ -145,14 +149,11 @@ def _write_safetensors(path: Path, weights: Weights, names: list[str], advance: 
         header[name] = {"dtype": kind, "shape": shape, "data_offsets": (begin, end)}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # the values begin at a multiple of eight
-    try:
-        with path.open("wb") as file:
-            file.write(len(text).to_bytes(8, "little") + text)
-            for name in names:
-                file.write(np.ascontiguousarray(weights.read(name)).reshape(-1).view(np.uint8).data)
-                advance()
-    except OSError as error:
-        raise OSError(f"cannot write {path.name}: {error.strerror or error}") from error
+    with _named(path), path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in names:
+            file.write(np.ascontiguousarray(weights.read(name)).reshape(-1).view(np.uint8).data)
+            advance()
 
 
 def _shards(weights: Weights, limit: int) -> Iterator[list[str]]:

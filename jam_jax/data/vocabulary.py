@@ -122,6 +122,8 @@ def of_checkpoint(source: Path, tokenizer: str, row: str, rows: int) -> Iterator
     place = Path(tokenizer) if tokenizer else weights
     ours = next((d for d in (place, place / "tokenizer") if (d / "tokens.json").is_file()), None)
     if tokenizer == "none":
+        if row != "auto":
+            raise ValueError(f"--grammar {row} is of a tokenizer, and --tokenizer none leaves it: drop one of them")
         yield None, ""
     elif ours:
         if (held := tokens.load(ours).vocab_size) != rows:
@@ -140,7 +142,7 @@ def of_checkpoint(source: Path, tokenizer: str, row: str, rows: int) -> Iterator
                 raise ValueError(f"the tokenizer in {place}: {error} (--tokenizer none leaves it behind)") from error
             about = f", with its tokenizer, documents as in {grammar(Path(scratch) / 'tokenizer')}"
             yield Path(scratch) / "tokenizer", about + (", no image tokenizer yet" if space.image_ids else "")
-    elif tokenizer:
+    elif tokenizer or row != "auto":
         raise ValueError(f"{place} holds no tokenizer: neither tokens.json nor tokenizer.json, .model or vocab.json")
     else:
-        yield None, ""
+        yield None, ", no tokenizer beside it"

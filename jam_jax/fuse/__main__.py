@@ -54,6 +54,7 @@ class Cross(_Parents):
 
 
 Command = Uniform | Width | Cross
+LACKS = "holds no tokenizer, which says which rows are text: give its import one"  # what JAM-Cross needs
 
 
 def main(args: list[str] | None = None) -> None:
@@ -78,12 +79,15 @@ def fuse(command: Command) -> None:
     compatibility.errors(compared)
     warnings = [str(row) for row in compared if row.verdict == "warning"]
     if command.check:
-        print(f"the parents fit{f', with {len(warnings)} warnings' * bool(warnings)}: all three fusions are possible")
+        so = f", with {len(warnings)} warning{'s' * (len(warnings) > 1)}" if warnings else ""
+        if _tokenizer(command.img):
+            print(f"the parents fit{so}: all three fusions are possible")
+        else:
+            print(f"the parents fit{so}: uniform and width are possible, cross is not, since {command.img} {LACKS}")
         return
     if not command.target:
         raise ValueError("give the fusion a directory: --target DIR")
-    if Path(command.target).exists() and any(Path(command.target).iterdir()):
-        raise ValueError(f"{command.target} already exists: remove it or choose another target")
+    checkpoint.check_vacant(command.target)
     for warning in warnings:
         print(f"warning: {warning}")
     (_, llm), (_, img) = checkpoint.open_leaves(command.llm), checkpoint.open_leaves(command.img)
@@ -113,7 +117,7 @@ def _fused(
     if isinstance(command, Width):
         return width.fuse(img_config, llm, img, command.init)
     if space is None:
-        raise ValueError(f"{command.img} holds no tokenizer, which says which rows are text: give its import one")
+        raise ValueError(f"{command.img} {LACKS}")
     return cross.fuse(llm_config, img_config, llm, img, space, every=command.every, key=jax.random.key(command.seed))
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from jam_jax.config import DecoderConfig, ModelConfig
+from jam_jax.model_config import RopeScaling
 from jam_jax.models import model
 from jam_jax.tokens import TokenSpace
 
@@ -60,12 +61,18 @@ def compare_configs(llm: ModelConfig, img: ModelConfig) -> list[Row]:
         if field.name not in model.RUN_TIME:
             ours, theirs = _value(llm, field.name), _value(img, field.name)
             judged = _judge(llm, img, field.name) if ours != theirs else FITS
-            rows.append(Row(field.name, str(ours), str(theirs), *judged))
+            rows.append(Row(field.name, _shown(ours), _shown(theirs), *judged))
     return rows
 
 
 def _value(config: DecoderConfig, name: str) -> object:
     return config.key_value_heads if name == "kv_heads" else getattr(config, name)
+
+
+def _shown(value: object) -> str:
+    if not isinstance(value, RopeScaling):
+        return str(value)
+    return value.form if value.form == "none" else ", ".join(map(str, dataclasses.astuple(value)))
 
 
 def _judge(llm: DecoderConfig, img: DecoderConfig, name: str) -> tuple[Verdict, str]:

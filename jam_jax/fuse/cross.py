@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from jam_jax.config import CrossConfig, DecoderConfig
 from jam_jax.fuse.rows import TABLES
 from jam_jax.models import cross, model
-from jam_jax.streaming import Index, Leaf, mix, of_array
+from jam_jax.streaming import Index, Leaf, block_of, mix, of_array
 from jam_jax.tokens import TEXT, TokenSpace
 from jam_jax.trees import like, paths
 
@@ -40,24 +40,33 @@ def fuse(
     for name, tower in (("llm", left), ("img", right)):
         parts |= {f"{name}/{path}": leaf for path, leaf in tower.items() if path.startswith("layers/")}
     shapes = model.shapes(config)
+    drawn = _drawn(config, jax.random.fold_in(key, 0))
     new = {path: shape for path, shape in paths(shapes).items() if path.startswith("cross/")}
-    parts |= {path: _new(config, path, shape, jax.random.fold_in(key, 0)) for path, shape in new.items()}
+    parts |= {path: _new(drawn, path, tuple(shape.shape)) for path, shape in new.items()}
     parts["project"] = of_array(cross.init_project(jax.random.fold_in(key, 1), config))
     return config, like(shapes, parts)
 
 
-def _new(config: CrossConfig, path: str, shape: Any, key: jax.Array) -> Leaf:
-    """One leaf of the new cross blocks, drawn a block at a time."""
-    _, name, within = path.split("/", 2)
+def _drawn(config: CrossConfig, key: jax.Array) -> Callable[[str, int], np.ndarray]:
+    """One leaf of one new cross block, by the leaf's path and the block's number; the last one is kept."""
 
-    tower: DecoderConfig = getattr(config, name)
+    @functools.lru_cache(maxsize=1)
+    def draw(path: str, block: int) -> np.ndarray:
+        _, name, within = path.split("/", 2)
+        return np.asarray(_draw(getattr(config, name), within, cross.cross_key(key, name, block)))
+
+    return draw
+
+
+def _new(drawn: Callable[[str, int], np.ndarray], path: str, shape: tuple[int, ...]) -> Leaf:
+    """One leaf of all new cross blocks, drawn a block at a time."""
 
     def read(index: Index) -> np.ndarray:
-        keys = [cross.cross_key(key, name, i) for i in range(index[0].start, index[0].stop)]
-        drawn = [np.asarray(_draw(tower, within, k))[None] for k in keys]
-        return (drawn[0] if len(drawn) == 1 else np.concatenate(drawn))[(slice(None), *index[1:])]
+        parts = [drawn(path, i)[index[1:]][None] for i in range(index[0].start, index[0].stop)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    return Leaf(tuple(shape.shape), np.dtype(np.float32), read, (1, *shape.shape[1:]))
+    dtype = np.dtype(np.float32)
+    return Leaf(shape, dtype, read, (1, *block_of(shape[1:], dtype)))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

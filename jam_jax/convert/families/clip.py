@@ -100,8 +100,6 @@ OPENAI = Layout(
 # What files hold beside the weights: numbers of positions, the causal mask, and sizes that the weights tell.
 INERT = ("position_ids", "attn_mask")
 SIZES = ("input_resolution", "context_length", "vocab_size")
-# Files of transformers, in the order in which it looks for them; others in the same directory are not its own.
-FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
 def recognises(source: Path) -> bool:
@@ -119,8 +117,7 @@ def read(source: Path) -> Parent:
     """
     if _has_config(source):
         config = clip_settings.read_config(hugging_face.read_config(source), hugging_face.config_path(source))
-        found = next((source / name for name in FILES if (source / name).is_file()), source)
-        weights = open_weights(found)
+        weights = open_weights(source)
         layout = HUGGING_FACE
     else:
         path = _only_file(source)

@@ -190,7 +190,6 @@ def write_config(config: ModelConfig) -> dict[str, Any]:
         "logit_scale_init_value": LOGIT_SCALE,
         "text_config": text,
         "vision_config": image,
-        "torch_dtype": "float32",
     }
 
 

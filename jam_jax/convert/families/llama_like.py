@@ -221,7 +221,6 @@ class Family:
             "bos_token_id": begin,
             "eos_token_id": end,
             "pad_token_id": pad,
-            "torch_dtype": "float32",
             **{name: name in SWITCHES.get(c.bias, ()) for name in self.switches},
             **self.written,
         }

@@ -148,7 +148,6 @@ def write_config(config: ModelConfig, space: TokenSpace | None) -> dict[str, Any
         "bos_token_id": end,
         "eos_token_id": end,
         "pad_token_id": pad,
-        "torch_dtype": "float32",
     }
 
 
