@@ -34,18 +34,26 @@ class SourceConfig:
 
     store: str  # directory of a token store
     weight: float = 1.0  # share of the blocks, relative to the other sources
-    # "stream": documents one after another, cut anywhere (the original); "document": one document a block, padded;
-    # "packed": as many whole documents as fit, each of which sees itself alone.
-    cut: Literal["stream", "document", "packed"] = "stream"
+    # "stream": documents one after another, cut anywhere (the original); "picture": the same, but never inside a
+    # picture, with padding before one that moves to the next block; "document": one document a block, padded; "packed":
+    # as many whole documents as fit, each of which sees itself alone.
+    cut: Literal["stream", "picture", "document", "packed"] = "stream"
+    within_documents: bool = False  # True: a stream's documents see themselves alone, with positions from 0
     cm3: float = 1.0  # share of the blocks that pass through the CM3 objective; the rest stay causal
+    cm3_segments: float = 0.0  # share of those in which whole texts or pictures are masked in place of spans
     mask_caption: float = 0.0  # share of the pairs whose whole caption is masked: what guidance contrasts with
     prompt_loss: bool = True  # False: no loss on the prompt of an instruction
+    neighbours: str = ""  # neighbour table of the store: documents of its bank go before each document; empty: none do
+    retrieved: int = 2  # documents that go before one, where its neighbours are that many
+    too_similar: float = 0.9  # neighbours that score above it against the document are skipped
 
     def __post_init__(self) -> None:
         if self.weight < 0:
             raise ValueError(f"a source's weight must not be negative, got {self.weight}")
-        if not (0 <= self.cm3 <= 1 and 0 <= self.mask_caption <= 1):
-            raise ValueError(f"cm3 and mask_caption are shares from 0 to 1, got {self.cm3} and {self.mask_caption}")
+        for name in ("cm3", "cm3_segments", "mask_caption"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is a share from 0 to 1, got {getattr(self, name)}")
+        at_least(self, 1, "retrieved")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +63,7 @@ class DataConfig:
     sources: tuple[SourceConfig, ...] = ()
     block: int = 4097  # tokens in a block: inputs are the first block - 1, targets the last
     cm3_mean: float = 1.0  # Poisson mean of the number of spans
+    cm3_mask_loss: bool = True  # False: no loss on <mask:i>, as in the CM3 paper; JAM's code has it
     pictures: tuple[str, ...] = ()  # for an image tokenizer: TFDS directories or image folders
     workers: int = 0  # Grain's reader processes; 0 reads in the training process
 

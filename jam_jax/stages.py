@@ -12,10 +12,13 @@ from jam_jax import config as configs
 
 MINUTES = 15  # for which the configs' numbers of steps are meant, on two cores
 
-# Chosen on the built-in world's validation split. The paper draws at guidance 3.5; minutes of training leave a noisy
-# contrast, and so much of it garbles, inside an answer sooner than alone.
+# How pictures and answers are sampled, chosen on the built-in world's validation split. The paper draws at guidance
+# 3.5; minutes of training leave a noisy contrast, and so much of it garbles, inside an answer sooner than alone.
 DRAWING = ["--settings.guidance", "1.5", "--settings.image.top-p", "0.8"]
 ANSWERING = ["--settings.guidance", "1.2", "--settings.image.top-p", "0.8", "--settings.text.temperature", "0.3"]
+# On a user's own data captions are few and learnt by heart: what is likeliest is what was seen. Of 120 captions trained
+# on in an hour, 93% were drawn nearest to their own picture of 1,237 like this, 58% like DRAWING.
+OWN = ["--settings.guidance", "1", "--settings.image.top-p", "0.3"]
 
 Command = list[str]  # what stands behind `python -m jam_jax.`: ["fuse", "cross", "--llm", …]
 
@@ -113,12 +116,13 @@ class Road:
         """Drawings of captions by a model."""
         command = ["evaluate", "draw", "--model", self.at(*model.split("/")), "--captions", self.source("captions")]
         command += ["--out", self.at("samples", name), "--split", split]
-        return command + DRAWING + (["--count", "24"] if self.own else [])
+        return command + ([*OWN, "--count", "24"] if self.own else DRAWING)
 
     def answer(self) -> Command:
         """Illustrated answers of the fusion."""
         questions = ["--questions", self.source("illustrated"), "--out", self.at("samples", "answers")]
-        return ["evaluate", "answer", "--model", self.at("tuned"), *questions, *ANSWERING]
+        sampled = [*OWN, "--settings.text.temperature", "0.3"] if self.own else ANSWERING
+        return ["evaluate", "answer", "--model", self.at("tuned"), *questions, *sampled]
 
     def tokenize(self) -> list[Command]:
         """Token stores of every source and split."""

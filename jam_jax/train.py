@@ -10,6 +10,7 @@ import json
 import math
 import shutil
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def train(config: Config) -> None:
     import optax
 
     from jam_jax import checkpoint, losses, optim, sharding, tokens
-    from jam_jax.data.loader import batches
+    from jam_jax.data.feed import Feed
     from jam_jax.data.mixture import Blocks
     from jam_jax.metrics import MetricsLog
     from jam_jax.models import model
@@ -108,42 +109,44 @@ def train(config: Config) -> None:
         # --- The loop ---
         size = model.count(model_config)
         print(f"{size / 1e6:.2f}M parameters, {config.batch} x {config.data.block - 1} tokens a step", flush=True)
+        for name, epochs in blocks.epochs(config.steps * config.batch).items():
+            print(f"{name}: {epochs:.3g} epochs in {config.steps} steps", flush=True)
         rows = sharding.batch_sharding(mesh)
-        stream = batches(
-            blocks,
-            config.batch,
-            start_step=start,
-            workers=config.data.workers,
-            shard_index=jax.process_index(),
-            shard_count=jax.process_count(),
-        )
         with (
             run_directory(out, config, model_config, tokenizer),
-            contextlib.closing(stream),
+            Feed(blocks, config.batch, rows, start_step=start, workers=config.data.workers) as feed,
             MetricsLog(out, start) as log,
             checkpoint.manager(out, keep=config.keep) as checkpoints,
             bar(out.name, config.steps - start) as advance,
         ):
             since, pending = time.monotonic(), []
             for step in range(start + 1, config.steps + 1):
-                local = next(stream)
-                batch = {k: jax.make_array_from_process_local_data(rows, v) for k, v in local.items()}
-                params, opt_state, found = step_jit(params, opt_state, batch)
+                params, opt_state, found = step_jit(params, opt_state, feed.next())
+                feed.running(found["loss"])
                 pending.append(found)
                 due = step == config.steps or (config.save_every and step % config.save_every == 0)
                 if due or step % config.log_every == 0:  # what is saved has been looked at before
                     metrics = summarise(jax.device_get(pending))
                     seconds = time.monotonic() - since
                     metrics["tokens_per_second"] = len(pending) * config.batch * (config.data.block - 1) / seconds
+                    metrics["data_wait"] = feed.waited() / seconds
                     metrics["learning_rate"] = float(rate(step - 1))
+                    metrics |= {f"epochs/{k}": v for k, v in blocks.epochs(step * config.batch).items()}
                     log.write(step, metrics)
                     if not math.isfinite(metrics["loss"]):
                         raise ValueError(f"the loss is not finite at step {step}: lower --optim.learning-rate")
                     advance(len(pending), describe_metrics(metrics))
+                    if seconds > SHORT and metrics["data_wait"] > PATIENCE and step > start + config.log_every:
+                        warnings.warn(f"the devices waited for data: {READERS}", stacklevel=1)
                     since, pending = time.monotonic(), []
                 if due:
                     checkpoint.save(checkpoints, step, params, opt_state)
 
+
+# Share of the time that the devices may wait for data before a warning, which comes once.
+PATIENCE = 0.05
+SHORT = 1.0  # seconds that are too few to judge by
+READERS = "raise --data.workers (reader processes), at most to the number of cores"
 
 # Fields that a resumed run may change without becoming another run.
 FREE_ON_RESUME = {"steps", "log_every", "save_every", "keep", "mesh", "resume", "out", "init", "tokenizer", "model"}
@@ -169,7 +172,8 @@ def subject(config: Config, out: Path, *, resumed: bool) -> tuple[Any, Path]:
     if origin and config.tokenizer and tokens.load(config.tokenizer) != tokens.load(checkpoint.tokenizer_dir(origin)):
         raise ValueError(f"{origin} was made with another tokenizer than {config.tokenizer}: leave --tokenizer out")
     if resumed:
-        before = json.loads((out / "config.json").read_text(encoding="utf-8"))
+        written = json.loads((out / "config.json").read_text(encoding="utf-8"))
+        before = configs.to_dict(configs.from_dict(Config, written))  # with the defaults of fields that came later
         now = configs.to_dict(config)
         before["data"].pop("workers"), now["data"].pop("workers")
         if changed := [name for name in now if name not in FREE_ON_RESUME and before[name] != now[name]]:
@@ -219,7 +223,8 @@ def summarise(steps: list[dict]) -> dict[str, float]:
 def describe_metrics(metrics: dict[str, float]) -> str:
     """The note behind the progress bar."""
     parts = [f"{name} {metrics[f'{name}_loss']:.3f}" for name in ("text", "image") if f"{name}_loss" in metrics]
-    return f"loss {metrics['loss']:.3f}  {'  '.join(parts)}  {metrics['tokens_per_second']:,.0f} tokens/s"
+    line = f"loss {metrics['loss']:.3f}  {'  '.join(parts)}  {metrics['tokens_per_second']:,.0f} tokens/s"
+    return line + (f"  waited {metrics['data_wait']:.0%} of the time for data" if metrics["data_wait"] > 0.01 else "")
 
 
 if __name__ == "__main__":

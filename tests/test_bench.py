@@ -42,6 +42,22 @@ def test_a_command_is_timed_and_weighed_and_its_failure_is_said() -> None:
         measure.command("jam_jax.convert", "import", "--source", "nowhere", "--target", "x")
 
 
+def test_data_is_measured_beside_its_peers(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    small = ["--tokens", "0.05", "--words", "3000", "--blocks", "3", "--documents", "1200000", "--repeat", "1"]
+    path = tmp_path / "figures.json"
+    main(["data", *small, "--folder", str(tmp_path), "--json", str(path)])
+    measured = json.loads(path.read_text())
+    figures, memory = measured["figures"], measured["memory"]
+    texts = [f"{library}, {kind} texts" for library in ("SentencePiece", "Hugging Face") for kind in ("long", "short")]
+    assert {f"{name}: to a store" for name in texts} | {"captions: CM3 blocks", "short texts: blocks"} < set(figures)
+    assert all(figure["tokens_per_second"] > 1000 for figure in figures.values())
+    assert sum("of_peer" not in figure for figure in figures.values()) == 6  # the peers themselves
+    # Of a table of eight bytes a document next to nothing is held in memory.
+    assert memory["the length table"]["megabytes"] < 8 < memory["the order by NumPy"]["megabytes"]
+    assert "CM3 blocks" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_an_unknown_benchmark_is_one_line() -> None:
-    with pytest.raises(ValueError, match="no benchmark 'speed': choose one of convert"):
+    with pytest.raises(ValueError, match="no benchmark 'speed': choose one of convert, data"):
         main(["speed"])

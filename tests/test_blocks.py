@@ -8,6 +8,7 @@ import pytest
 
 from jam_jax import tokens
 from jam_jax.config import DataConfig, SourceConfig
+from jam_jax.data import neighbours
 from jam_jax.data.blocks import SourceBlocks
 from jam_jax.data.store import Store, write_ids
 
@@ -207,3 +208,122 @@ def test_every_block_has_its_own_draws(tmp_path: Path) -> None:
     store = write_ids(tmp_path / "s", [(np.array([*range(10, 40), END]), 0)], SPACE)
     blocks = make(store, 40, cut="document", cm3=1.0)
     assert len({blocks[n]["tokens"].tobytes() for n in range(40)}) > 15
+
+
+def interleaved_store(directory: Path, count: int = 40) -> Store:
+    """Document i: a text of 10 + i, a picture, and in every second one another text."""
+    picture = [BREAK, *SPACE.image_ids[:4]]
+    more = [[], [BREAK, 100, 101]]
+    records = [(np.array([*[10 + i] * (1 + i % 5), *picture, *more[i % 2], END]), 0) for i in range(count)]
+    return write_ids(directory, records, SPACE)
+
+
+@pytest.mark.parametrize("cm3", [0.0, 1.0])
+@pytest.mark.parametrize("cut", ["stream", "picture"])
+def test_documents_of_a_stream_may_see_themselves_alone(tmp_path: Path, cut: str, cm3: float) -> None:
+    store = interleaved_store(tmp_path / "s")
+    blocks = make(store, 24, cut=cut, within_documents=True, cm3=cm3)
+    names, masked = [], 0
+    for n in range(60):
+        row, positions, weights = (blocks[n][name] for name in ("tokens", "positions", "weights"))
+        length = int((row != PAD).sum())
+        assert (row[length:] == PAD).all()
+        assert (positions[length:] == 0).all()
+        starts = [t for t in range(min(length, 23)) if positions[t] == 0]
+        for start, end in zip(starts, [*starts[1:], length], strict=True):
+            piece = row[start:end]
+            np.testing.assert_array_equal(positions[start : min(end, 23)], np.arange(min(end, 23) - start))
+            assert start == 0 or piece[0] == END or cm3  # only the first may be cut at its front
+            of = {int(t) - 10 for t in piece if 10 <= t < 50}
+            assert len(of) <= 1  # no mask carries a token into another document
+            names += [] if start == 0 or end == length else of
+            masked += SPACE.end_of_infill in piece
+        assert starts[0] == 0
+        inner = np.setdiff1d(np.arange(1, min(length, 23)), starts)
+        assert (weights[inner - 1] == 1).all()  # targets, by their place in the block
+        assert (weights[np.array(starts[1:], int) - 1] == 0).all()
+        assert (weights[length - 1 :] == 0).all()
+    assert len(set(names)) > 20
+    assert (masked > 10) == (cm3 > 0)
+
+
+def test_blocks_that_cut_no_picture_are_padded(tmp_path: Path) -> None:
+    store = interleaved_store(tmp_path / "s")
+    blocks = make(store, 24, cut="picture")
+    rows = [blocks[n]["tokens"] for n in range(200)]
+    for row in rows:
+        length = int((row != PAD).sum())
+        codes = np.isin(row[:length], SPACE.image_ids)
+        assert codes.sum() % 4 == 0
+        assert not codes[0]
+        assert not codes[length - 1]  # what closes a picture belongs to it
+        assert row[length - 1] != BREAK or codes[length - 2]
+    total = int(store.lengths[:, 0].sum())
+    assert blocks.per_epoch == pytest.approx(total / (24 - SPACE.picture_tokens + 1))
+    kept = np.concatenate([row[row != PAD] for row in rows])[: 2 * total]
+    for epoch in np.split(kept, 2):
+        assert sorted(epoch.tolist()) == sorted(np.concatenate([store[i] for i in range(len(store))]).tolist())
+    assert np.array_equal(make(pair_store(tmp_path / "p"), 24, cut="picture")[3]["tokens"][-1:], [PAD])
+    texts = text_store(tmp_path / "t")
+    assert not any((make(texts, 24, cut="picture")[n]["tokens"] == PAD).any() for n in range(5))
+
+
+def test_the_masks_own_tokens_may_be_left_out_of_the_loss(tmp_path: Path) -> None:
+    store = pair_store(tmp_path / "s")
+    source = SourceConfig(str(store.directory), cut="document", mask_caption=0.3)
+    counted, left_out = (
+        SourceBlocks(source, store, DataConfig(block=30, cm3_mask_loss=switch), SPACE, (0, 0))
+        for switch in (True, False)
+    )
+    seen = 0
+    for n in range(100):
+        a, b = counted[n], left_out[n]
+        np.testing.assert_array_equal(a["tokens"], b["tokens"])
+        masks = np.isin(a["tokens"][1:], SPACE.sentinel_ids)
+        np.testing.assert_array_equal(b["weights"], np.where(masks, 0, a["weights"]))
+        assert (a["weights"] == (a["tokens"][1:] != PAD)).all()
+        seen += int(masks.sum())
+    assert seen > 100
+
+
+def test_whole_texts_and_pictures_are_masked_in_their_share(tmp_path: Path) -> None:
+    store = pair_store(tmp_path / "s")
+
+    def whole(share: float) -> float:
+        """The share of the masked blocks in which the caption or the picture is masked whole, and nothing else."""
+        blocks, masked, found = make(store, 40, cut="document", cm3=1.0, cm3_segments=share), 0, 0
+        for n in range(400):
+            row = blocks[n]["tokens"].tolist()
+            masked += SPACE.end_of_infill in row
+            caption, drawn = row[1:3] == [MASK, BREAK], row[3:6] == [BREAK, MASK, END]
+            found += caption or drawn
+        return found / masked
+
+    always, never = whole(1.0), whole(0.0)
+    assert always > 0.7 > 0.6 > never
+
+
+def test_retrieved_documents_stand_in_the_blocks(tmp_path: Path) -> None:
+    store = pair_store(tmp_path / "s")
+    found = np.array([[[(i + 1) % 40, (i + 2) % 40]] for i in range(40)])
+    neighbours.write(tmp_path / "table", store, store, [(found, np.zeros(found.shape))])
+    table = str(tmp_path / "table")
+    picture = [BREAK, *SPACE.image_ids[:4]]
+    for cut in ("document", "packed"):
+        blocks = make(store, 30, cut=cut, neighbours=table)
+        names = []
+        for n in range(40):
+            row = blocks[n]["tokens"].tolist()
+            i = row[17] - 10
+            of = [t for k in (1, 2, 0) for t in (10 + (i + k) % 40, 11 + (i + k) % 40, *picture, BREAK)]
+            assert row == [END, *of[:-1], END, *[PAD] * 5], n
+            names.append(i)
+        assert sorted(names) == list(range(40))
+    stream = make(store, 24, neighbours=table)
+    rows = np.stack([stream[n]["tokens"] for n in range(40)])
+    assert (rows[:, -1] == END).all()
+    assert sorted((rows[:, 16] - 10).tolist()) == list(range(40))
+    with pytest.raises(ValueError, match="mask_caption of .* needs pairs alone"):
+        make(store, 30, cut="document", neighbours=table, mask_caption=0.1)
+    with pytest.raises(ValueError, match="holds instructions, before which nothing is retrieved"):
+        make(text_store(tmp_path / "q", prompts=True), 30, neighbours=table)

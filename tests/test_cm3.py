@@ -24,7 +24,9 @@ SPACE = tokens.TokenSpace(
     picture_layout=(BREAK, *[tokens.CODE] * 4),
     picture_closers=(BREAK, END),
 )
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "cm3.json").read_text())["records"]
+GOLDEN_FILES = Path(__file__).parent / "golden"
+GOLDEN = json.loads((GOLDEN_FILES / "cm3.json").read_text())["records"]
+STATISTICS = json.loads((GOLDEN_FILES / "cm3_statistics.json").read_text())["entries"]
 
 
 def is_fault(record: dict) -> bool:
@@ -45,7 +47,8 @@ def test_blocks_are_the_original_ones() -> None:
         if record["segments"]:
             assert [list(s) for s in cm3.segments(block, (BREAK,))] == [s for s in record["segments"] if s[0] < s[1]]
         same += 1
-    assert same == 130
+    assert same == 195
+    assert len(GOLDEN) == 200
 
 
 def test_where_the_original_loses_tokens_we_keep_them() -> None:
@@ -86,7 +89,7 @@ def test_no_token_is_lost_and_no_span_holds_a_break_or_an_end() -> None:
     masked = 0
     for _ in range(400):
         block = documents(rng, 64)
-        spans = cm3.clip(block, cm3.draw(rng, 64, 512, mean=2.0), cm3.stops(SPACE))
+        spans = cm3.choose(rng, block, cm3.stops(SPACE), 512, mean=2.0)
         for (start, end), following in zip(spans, [*spans, (64, 64)][1:], strict=True):
             assert 0 < start < end <= following[0]
             assert not np.isin(block[start:end], [BREAK, END]).any()
@@ -118,20 +121,120 @@ def test_layout_by_hand() -> None:
     assert cm3.layout(block, [], SPACE, 4).tolist() == block[:4].tolist()
 
 
-def test_spans_are_drawn_as_often_and_as_long_as_by_the_original() -> None:
-    # Figures of 20,000 runs of the original (branch cm3v2, the block of kind `ra`): 37.0% unmasked; the single spans
-    # 23.898 tokens long (std 15.538) when drawn, 9.307 (std 3.460) when clipped.
-    block = next(np.array(r["input"]) for r in GOLDEN if r["kind"] == "ra" and r["drawn"])
+def block_of(entry: dict) -> np.ndarray:
+    """The block that an entry's figures are of; of long ones only the breaks and ends are known, and matter."""
+    if entry["block"] is not None:
+        return np.array(entry["block"])
+    block = np.full(entry["block_length"], 4)
+    block[entry["break_positions"]], block[entry["eod_positions"]] = BREAK, END
+    return block
+
+
+@pytest.mark.parametrize("entry", STATISTICS, ids=lambda e: f"{e['block_kind']}-{e['full_segment_prob']}")
+def test_spans_are_as_many_and_as_long_as_the_originals(entry: dict) -> None:
+    block, whole, runs = block_of(entry), entry["full_segment_prob"], 2500
     rng = np.random.default_rng(1)
-    runs = [cm3.draw(rng, 64, 511) for _ in range(5000)]
-    single = [r for r in runs if len(r) == 1]
-    assert abs(sum(not r for r in runs) / 5000 - 0.370) < 0.03
-    assert abs(len(single) / 5000 - 8756 / 20000) < 0.04
-    assert abs(np.mean([b - a for [(a, b)] in single]) - 23.898) < 4 * 15.5 / len(single) ** 0.5
-    clipped = [b - a for r in single for a, b in cm3.clip(block, r, (BREAK,))]
-    assert abs(np.mean(clipped) - 9.307) < 0.5
-    assert max(len(r) for r in runs) <= 8
-    assert cm3.draw(rng, 64, 0, mean=5.0) == []
+    chosen = [cm3.choose(rng, block, (BREAK,), 511, whole=whole) for _ in range(runs)]
+    masked = [spans for spans in chosen if spans]
+
+    def near(ours: float, theirs: float, deviation: float, count: float) -> bool:
+        return abs(ours - theirs) < 4 * deviation * (1 / count + 1 / entry["runs"]) ** 0.5
+
+    assert near(1 - len(masked) / runs, entry["fraction_unmasked"], 0.49, runs)
+    theirs = entry["masked_tokens_mean"]
+    assert near(np.mean([sum(b - a for a, b in s) for s in masked]), theirs, 0.75 * theirs, len(masked))
+    parts = set(cm3.segments(block, (BREAK,)))
+    equal = sum(span in parts for spans in chosen for span in spans) / runs
+    assert near(equal, entry["spans_equal_to_a_whole_segment"] / entry["runs"], 0.9, runs)
+    if not whole:  # where segments are masked the number of those that overlap them is not comparable
+        many = np.bincount([len(cm3.draw(rng, cm3.draw_number(rng, 511), len(block))) for _ in range(runs)])
+        for n in (1, 2, 3):
+            assert near(many[n] / runs, entry["n_spans_histogram"][str(n)] / entry["runs"], 0.49, runs)
+        one = [b - a for spans in masked if len(spans) == 1 for a, b in spans]
+        assert near(np.mean(one), entry["span_length_when_one"]["mean"], 1.1 * np.std(one), len(one))
+
+
+def stream(rng: np.random.Generator, documents: int) -> np.ndarray:
+    """Many documents of text, a picture of four codes, and text again."""
+    kinds = np.array([0, BREAK, 1, BREAK, 0, END])
+    lengths = np.ones((documents, 6), int)
+    lengths[:, 0], lengths[:, 2], lengths[:, 4] = rng.integers(1, 12, documents), 4, rng.integers(0, 8, documents)
+    tokens = np.repeat(np.tile(kinds, documents), lengths.ravel())
+    tokens[tokens == 0] = rng.integers(4, 52, (tokens == 0).sum())
+    tokens[tokens == 1] = rng.integers(52, 100, (tokens == 1).sum())
+    return tokens
+
+
+def test_a_hundred_thousand_blocks_put_back_together_are_their_sources() -> None:
+    rng = np.random.default_rng(5)
+    length, room = 64, 64 + 3 * 12
+    blocks = stream(rng, 400_000)[: 100_000 * length].reshape(-1, length)
+    stops = cm3.stops(SPACE)
+    whole = np.ones((len(blocks), room), int)
+    chosen = [cm3.choose(rng, block, stops, 12, whole=0.2 if i % 2 else 0.0) for i, block in enumerate(blocks)]
+    full = 0
+    for row, block, spans in zip(whole, blocks, chosen, strict=True):
+        laid = cm3.layout(block, spans, SPACE, room)
+        row[: len(laid)] = laid
+        tail = sum(b - a for a, b in spans) + 2 * len(spans)
+        if spans and tail <= length:  # in a block of the same length the spans stay whole, the source is cut
+            cut = cm3.layout(block, spans, SPACE, length)
+            assert np.array_equal(cut, np.concatenate([laid[: length - tail], laid[len(laid) - tail :]]))
+            full += 1
+    assert full > 55_000
+    is_mask, is_end = whole >= MASK, whole == EOSS
+    count = is_end.sum(axis=1)
+    assert count.tolist() == list(map(len, chosen))
+    assert 0.35 < (count == 0).mean() < 0.42
+    assert ((whole != 1).sum(axis=1) == length + 3 * count).all()  # 1 is the padding
+    assert (is_mask.sum(axis=1) == 2 * count).all()
+    # Behind the source, from the (n + 1)-th <mask:i> on, stand the spans, and nothing that ends a segment.
+    behind = (is_mask.cumsum(axis=1) > count[:, None]) & (whole != 1)
+    moved = behind & ~is_mask & ~is_end
+    assert not np.isin(whole[moved], [BREAK, END]).any()
+    # Every token's place in the source: of the source part its own, of a span that of its <mask:i>, then in the span.
+    place = np.where(behind | (whole == 1), 0, np.arange(room) * room)
+    row, at = np.nonzero(is_mask & ~behind)
+    number = whole[row, at] - MASK
+    assert (number == (np.cumsum(is_mask, axis=1) - 1)[row, at]).all()  # counted from left to right
+    where = np.zeros((len(blocks), 12), int)
+    where[row, number] = at * room
+    row, at = np.nonzero(moved)
+    place[row, at] = where[row, (is_mask.cumsum(axis=1) - count[:, None] - 1)[row, at]] + at
+    place[is_mask | is_end | (whole == 1)] = room * room * 2
+    back = np.take_along_axis(whole, np.argsort(place, axis=1, kind="stable"), axis=1)[:, :length]
+    np.testing.assert_array_equal(back, blocks)
+
+
+def test_whole_segments_are_masked_in_their_share() -> None:
+    parts = [(1, 4), (5, 9), (10, 12)]
+    rng = np.random.default_rng(0)
+    assert cm3.draw_segments(rng, parts, 0) == cm3.draw_segments(rng, [], 1) == []
+    assert cm3.draw_segments(rng, parts, 3) == cm3.draw_segments(rng, parts, 7) == []
+    single = [cm3.draw_segments(rng, parts, 1) for _ in range(300)]
+    assert {len(s) for s in single} == {1}
+    assert all(60 < sum(s == [part] for s in single) < 140 for part in parts)
+    pairs = [cm3.draw_segments(rng, parts, 2) for _ in range(50)]
+    assert all(len(set(pair)) == 2 for pair in pairs)
+    block = np.array([END, 10, 11, BREAK, 60, 61, 62, 63, END])
+    masked = [cm3.mask(np.random.default_rng(k), block, SPACE, 40, whole=1.0).tolist() for k in range(60)]
+    caption = [END, MASK, BREAK, 60, 61, 62, 63, END, MASK, 10, 11, EOSS]
+    picture = [END, 10, 11, BREAK, MASK, END, MASK, 60, 61, 62, 63, EOSS]
+    assert caption in masked and picture in masked and block.tolist() in masked
+
+
+def test_a_prompt_to_fill_in_is_the_block_up_to_its_answer() -> None:
+    block = np.array([END, 10, 11, 12, 13, BREAK, 60, 61, 62, 63, END])
+    for gaps in ([(1, 3)], [(1, 3), (7, 9)]):
+        masked = cm3.layout(block, gaps, SPACE, 100).tolist()
+        prompt = cm3.fill_in(block, gaps, SPACE)
+        assert prompt.dtype == np.int32
+        assert masked[: len(prompt)] == prompt.tolist()
+        assert masked[len(prompt) : len(prompt) + 3] == [10, 11, EOSS]
+    assert cm3.fill_in(block, [(2, 2)], SPACE).tolist() == [END, 10, MASK, *block[2:], MASK]
+    for wrong in ([], [(3, 1)], [(1, 4), (3, 5)], [(-1, 2)], [(5, 12)]):
+        with pytest.raises(ValueError, match="gaps must lie in order inside the 11 tokens"):
+            cm3.fill_in(block, wrong, SPACE)
 
 
 def test_all_of_a_captions_tokens_are_masked() -> None:

@@ -1,5 +1,6 @@
 """The mixture: exact shares, in closed form, and one block per number."""
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from jam_jax import tokens
 from jam_jax.config import DataConfig, SourceConfig
-from jam_jax.data.mixture import Blocks, place, shares
+from jam_jax.data.mixture import Blocks, given, place, shares
 from jam_jax.data.store import write_ids
 
 SPACE = tokens.jam(text=300, codes=16, codes_per_image=4)
@@ -70,3 +71,35 @@ def test_mistakes_are_told(tmp_path: Path) -> None:
         Blocks(DataConfig(sources=(SourceConfig(str(tmp_path / "nothing")),)), SPACE, 0)
     with pytest.raises(ValueError, match="made with another tokenizer"):
         Blocks(config(tmp_path), tokens.jam(text=301, codes=16, codes_per_image=4), 0)
+
+
+def test_the_epochs_of_every_store_are_told(tmp_path: Path) -> None:
+    found = config(tmp_path)
+    blocks = Blocks(found, SPACE, seed=0)
+    assert blocks.epochs(0) == {"a": 0, "b": 0}
+    # Fifty documents of three tokens a store, in blocks of nine; three blocks of four are of the first.
+    assert blocks.epochs(400) == pytest.approx({"a": 300 * 9 / 150, "b": 100 * 9 / 150})
+    twice = (*found.sources, dataclasses.replace(found.sources[0], cut="document", weight=4.0))
+    blocks = Blocks(dataclasses.replace(found, sources=twice), SPACE, seed=0)
+    assert blocks.epochs(800) == pytest.approx(
+        {str(tmp_path / "a"): 300 * 9 / 150 + 400 / 50, str(tmp_path / "b"): 100 * 9 / 150}
+    )
+
+
+def test_as_many_blocks_as_an_epoch_has_hold_every_document_once(tmp_path: Path) -> None:
+    for cut in ("stream", "picture", "document", "packed"):
+        sources = (dataclasses.replace(config(tmp_path).sources[0], cut=cut),)
+        blocks = Blocks(DataConfig(sources=sources, block=10), SPACE, seed=0)
+        count = next(n for n in range(200) if blocks.epochs(n)["a"] >= 1)
+        rows = np.concatenate([blocks[n]["tokens"] for n in range(count)])
+        assert np.bincount(rows, minlength=60)[10:60].tolist() == [2] * 50
+
+
+@pytest.mark.parametrize("weights", [(0.5, 0.3, 0.2), (30.0, 30.0, 0.001), (1.0, 1 / 3, 1e-2, 7.0)])
+def test_a_hundred_thousand_blocks_have_their_shares_wherever_they_begin(weights: tuple[float, ...]) -> None:
+    chain = shares(weights)
+    for begin in (0, 12_345, 10**12 + 7):
+        before, after = given(chain, begin), given(chain, begin + 100_000)
+        for w, a, b in zip(weights, before, after, strict=True):
+            assert abs((b - a) / 100_000 - w / sum(weights)) < 0.001
+            assert abs(b - (begin + 100_000) * w / sum(weights)) < len(weights)

@@ -3,6 +3,9 @@
 import dataclasses
 import io
 import itertools
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -259,3 +262,25 @@ def test_parts_that_are_missing_or_do_not_fit_are_told(directory: Path, tmp_path
     (tmp_path / "torn" / "text.model").write_bytes((directory / "text.model").read_bytes())
     with pytest.raises(ValueError, match=r"is damaged: text\.model has"):
         open_tokenizer(tmp_path / "torn")
+
+
+def test_pictures_are_spread_over_all_devices_and_their_codes_stay_the_same(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (3000, 8, 8, 3), np.uint8)
+    np.save(tmp_path / "pictures.npy", pictures)
+    script = """
+import sys
+import numpy as np
+from jam_jax.data.tokenizers import open_tokenizer
+image = open_tokenizer(sys.argv[1]).image
+print(image.batch)
+np.save(sys.argv[3], image.encode(np.load(sys.argv[2])))
+"""
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    files = [str(tmp_path / f"{name}.npy") for name in ("pictures", "codes")]
+    call = [sys.executable, "-c", script, str(tokenizer.directory), *files]
+    done = subprocess.run(call, env=environment, capture_output=True, text=True, check=True)
+    assert int(done.stdout) == 4 * tokenizer.image.batch
+    codes = np.load(tmp_path / "codes.npy")
+    assert (codes == tokenizer.encode_pictures(pictures)).mean() > 0.999  # fused otherwise, a tie may fall otherwise

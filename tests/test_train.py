@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import jax
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from jam_jax import checkpoint, tokens
+from jam_jax.data.feed import Feed
 from jam_jax.data.store import write_ids
 from jam_jax.train import main
 
@@ -75,6 +77,13 @@ def test_a_run_that_was_changed_is_not_resumed(run: list[str], tmp_path: Path) -
     before = losses(tmp_path / "run")
     main([*run, *out, "--steps", "1", "--resume"])  # nothing is left to do
     assert losses(tmp_path / "run") == before
+    # What a run did not know of, because it came later, it did as the defaults say.
+    written = tmp_path / "run/config.json"
+    config = json.loads(written.read_text())
+    del config["data"]["cm3_mask_loss"], config["data"]["sources"][0]["cm3_segments"]
+    written.write_text(json.dumps(config))
+    main([*run, *out, "--steps", "2", "--resume"])
+    assert len(losses(tmp_path / "run")) == 2
 
 
 def test_a_run_that_fails_before_its_first_checkpoint_leaves_nothing(run: list[str], tmp_path: Path) -> None:
@@ -106,7 +115,8 @@ def test_the_run_directory_describes_itself(run: list[str], tmp_path: Path) -> N
     names = {p.name for p in (tmp_path / "run").iterdir()}
     assert {"model.json", "config.json", "metrics.jsonl", "tensorboard", "tokenizer", "checkpoints"} <= names
     line = json.loads((tmp_path / "run/metrics.jsonl").read_text())
-    assert {"step", "loss", "text_perplexity", "image_perplexity", "tokens_per_second"} <= set(line)
+    assert {"step", "loss", "text_perplexity", "image_perplexity", "tokens_per_second", "data_wait"} <= set(line)
+    assert line["epochs/store"] == pytest.approx(8 / 50)
     # What it left can be trained on: the model and the tokenizer come from the checkpoint.
     main([*run[:2], "--init", str(tmp_path / "run"), "--out", str(tmp_path / "next"), "--steps", "1"])
     assert checkpoint.steps(tmp_path / "next") == [1]
@@ -135,6 +145,21 @@ def test_an_existing_run_is_not_overwritten(run: list[str], tmp_path: Path) -> N
     main([*run, "--out", str(tmp_path / "run"), "--steps", "1"])
     with pytest.raises(ValueError, match="already holds a run: go on with --resume"):
         main([*run, "--out", str(tmp_path / "run")])
+
+
+def test_waiting_for_data_is_told(
+    run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(Feed, "waited", lambda feed: 1e6)
+    with warnings.catch_warnings():  # too short to be judged by
+        warnings.simplefilter("error")
+        main([*run, "--out", str(tmp_path / "short"), "--steps", "2"])
+    monkeypatch.setattr("jam_jax.train.SHORT", 0.0)
+    with pytest.warns(UserWarning, match="the devices waited for data: raise --data.workers"):
+        main([*run, "--out", str(tmp_path / "run"), "--steps", "2"])
+    said = capsys.readouterr().out
+    assert "% of the time for data" in said
+    assert "store: 0.32 epochs in 2 steps" in said
 
 
 def test_help_is_quick() -> None:

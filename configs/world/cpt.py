@@ -13,9 +13,9 @@ from jam_jax.config import Config, DataConfig, OptimConfig, SourceConfig
 
 def get_config() -> Config:
     """Documents one a row; whichever fusion `init` holds."""
-    text = SourceConfig("runs/quickstart/stores/text-train", weight=0.4, cut="document", cm3=0.1)
+    text = SourceConfig("runs/quickstart/stores/text-train", weight=0.25, cut="document", cm3=0.1)
     captions = SourceConfig(
-        "runs/quickstart/stores/captions-train", weight=0.6, cut="document", cm3=0.1, mask_caption=0.15
+        "runs/quickstart/stores/captions-train", weight=0.75, cut="document", cm3=0.1, mask_caption=0.15
     )
     return Config(
         out="runs/quickstart/pretrained",

@@ -11,17 +11,17 @@ from jam_jax.config import Config, DataConfig, OptimConfig, SourceConfig
 
 def get_config() -> Config:
     """Questions and their illustrated answers, whole and causal."""
-    illustrated = SourceConfig("runs/quickstart/stores/illustrated-train", weight=0.5, cut="packed", cm3=0.0)
-    text = SourceConfig("runs/quickstart/stores/text-train", weight=0.25, cut="packed", cm3=0.0)
+    illustrated = SourceConfig("runs/quickstart/stores/illustrated-train", weight=0.45, cut="packed", cm3=0.0)
+    text = SourceConfig("runs/quickstart/stores/text-train", weight=0.15, cut="packed", cm3=0.0)
     captions = SourceConfig(
-        "runs/quickstart/stores/captions-train", weight=0.25, cut="packed", cm3=0.0, mask_caption=0.15
+        "runs/quickstart/stores/captions-train", weight=0.4, cut="packed", cm3=0.0, mask_caption=0.15
     )
     return Config(
         out="runs/quickstart/tuned",
         init="runs/quickstart/pretrained",
         data=DataConfig(sources=(illustrated, text, captions), block=145),
         optim=OptimConfig(learning_rate=1e-3, warmup=100, weight_decay=0.01),
-        steps=3600,
+        steps=3200,
         batch=4,
         log_every=100,
     )

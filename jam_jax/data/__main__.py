@@ -1,4 +1,4 @@
-"""Data: `python -m jam_jax.data world | train-text | assemble | tokenize | show`, from raw data to token stores."""
+"""Data: `python -m jam_jax.data world | train-text | assemble | tokenize | merge | show`, raw data to token stores."""
 
 import dataclasses
 import shutil
@@ -12,6 +12,7 @@ from jam_jax.data.settings import ReadSettings
 
 if TYPE_CHECKING:
     from jam_jax.data.documents import Document
+    from jam_jax.data.store import Store
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +53,15 @@ class Tokenize(ReadSettings):
     target: str  # directory of the new store
     split: str = "train"
     limit: int = 0  # documents, the first ones; 0: all
+    shard: str = ""  # I/N: only part I of the parts 0 to N - 1, for N processes; the last to end merges them
     captions_ask: bool = False  # make instructions of captioned pictures: the caption asks, caption and picture answer
+
+
+@dataclasses.dataclass(frozen=True)
+class Merge:
+    """Put the shards of a token store together, if the process that wrote the last one did not."""
+
+    store: str  # directory that `tokenize --shard` wrote into; may be given first, without --store
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,25 +134,68 @@ def assemble(options: Assemble) -> None:
 
 def tokenize(options: Tokenize) -> None:
     """The `tokenize` command."""
+    from collections import Counter
     from itertools import islice
 
-    from jam_jax.data import formats
+    from jam_jax.data import formats, parts
     from jam_jax.data.store import write_store
     from jam_jax.data.tokenizers import open_tokenizer
 
+    part = parts.Part.parse(options.shard) if options.shard else None
+    if part and options.limit:
+        raise ValueError("--limit counts the documents of a whole source: leave it out, or --shard")
     tokenizer = open_tokenizer(options.tokenizer)
     source = formats.open_source(options.source, options.split, options)
     print(f"{source.name}: taken for {source.taken_for}")
-    documents: Iterable[Document] = source.documents()
     total = source.documents_expected
+    tally: Counter[str] = Counter(read=0, damaged=0, left_out=0)  # filled while the documents are read
+    documents: Iterable[Document] = source.documents(*((part.index, part.of) if part else (0, 1)), tally)
     if options.limit:
         documents, total = islice(documents, options.limit), min(total, options.limit)
     if options.captions_ask:
         documents = _captions_ask(documents)
-    origin = f"{options.source} ({options.split})"
-    store = write_store(options.target, documents, tokenizer, total=total or None, source=origin)
+    about: dict[str, Any] = {
+        "source": f"{options.source} ({options.split})",
+        "settings": _settings(options),
+        "records": tally,
+    }
+    if part and parts.is_written(options.target, part, tokenizer, about):
+        print(f"{options.target}: shard {part} is there already")
+    elif part:
+        _tell(parts.write_part(options.target, part, documents, tokenizer, total=total // part.of or None, **about))
+    else:
+        _tell(write_store(options.target, documents, tokenizer, total=total or None, **about))
+    if part:
+        _merge_if_whole(options.target)
+
+
+def _settings(options: Tokenize) -> dict[str, Any]:
+    """How the documents are made of the source: what the shards of a store have to agree in."""
+    names = [field.name for field in dataclasses.fields(ReadSettings)]
+    values = dataclasses.asdict(options)
+    return {name: values[name] for name in (*names, "limit", "captions_ask")}
+
+
+def _merge_if_whole(target: str) -> None:
+    """Make a store of the shards, if this was the last one to be written."""
+    from jam_jax.data import parts
+
+    if absent := parts.missing(target):
+        print(f"{target}: {len(absent)} of {absent[0].of} shards are not there yet")
+    else:
+        _tell(parts.merge(target))
+
+
+def _tell(store: "Store") -> None:
     counts = ", ".join(f"{count} {name}" for name, count in store.manifest["counts"].items())
-    print(f"{options.target}: {len(store)} documents, {store.manifest['tokens']} tokens ({counts})")
+    print(f"{store.directory}: {len(store)} documents, {store.manifest['tokens']} tokens ({counts})")
+
+
+def merge(options: Merge) -> None:
+    """The `merge` command."""
+    from jam_jax.data import parts
+
+    _tell(parts.merge(options.store))
 
 
 def _captions_ask(documents: "Iterable[Document]") -> "Iterator[Document]":
@@ -193,10 +245,10 @@ def show(options: Show) -> None:
 def main(args: Sequence[str] | None = None) -> None:
     """The command."""
     args = list(sys.argv[1:] if args is None else args)
-    if args[:1] == ["show"] and len(args) > 1 and not args[1].startswith("-"):
+    if args[:1] in (["show"], ["merge"]) and len(args) > 1 and not args[1].startswith("-"):
         args.insert(1, "--store")
     options = config.cli(
-        World | TrainText | Assemble | Tokenize | Show,
+        World | TrainText | Assemble | Tokenize | Merge | Show,
         args,
         prog="python -m jam_jax.data",
         description=__doc__ or "",
@@ -206,6 +258,7 @@ def main(args: Sequence[str] | None = None) -> None:
         TrainText: train_text,
         Assemble: assemble,
         Tokenize: tokenize,
+        Merge: merge,
         Show: show,
     }
     commands[type(options)](options)

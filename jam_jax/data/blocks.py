@@ -1,10 +1,9 @@
 """Training blocks of one source: a pure function of the seed and the block's number, so resuming is a number.
 
-The documents of a store are put in a new order every epoch. `stream` cuts the endless row of them into blocks, as the
-original does; `document` gives every document a block of its own, padded; `packed` puts as many whole documents into a
-block as fit, each with positions from 0. Blocks, or their documents where these are whole, then pass through the CM3
-objective (or have their caption masked), and every target gets a weight: 0 for padding, for the `</s>` with which a
-document begins and, if wished, for prompts.
+The documents of a store are put in a new order every epoch, and blocks are cut from the row of them (`cuts`): anywhere,
+as the original does, never inside a picture, or at whole documents. Blocks, or the documents in them where each sees
+itself alone, then pass through the CM3 objective (or have their caption masked), and every target gets a weight: 0 for
+padding, for the token with which a document begins and, if wished, for prompts and for the masks' own tokens.
 """
 
 import warnings
@@ -12,11 +11,13 @@ import warnings
 import numpy as np
 
 from jam_jax.config import DataConfig, SourceConfig
-from jam_jax.data import cm3
+from jam_jax.data import cm3, cuts
+from jam_jax.data.sequences import Sequences
 from jam_jax.data.store import Store
+from jam_jax.data.stream import PASS, Piece
 from jam_jax.tokens import TokenSpace
 
-ORDER, BLOCK, PACKING = 0, 1, 2  # what a random stream is for; part of its key
+BLOCK = 1  # what a random stream is for; part of its key, beside those of `cuts`
 GROWTH = 3  # tokens that masking one span, or a caption, adds to a document
 
 
@@ -30,56 +31,79 @@ class SourceBlocks:
 
         A whole document that is longer than a block is cut; their number is a warning.
         """
-        prompts = bool(store.lengths[:, 1].any())
+        whole = source.cut in ("document", "packed")
         if source.cm3 or (source.mask_caption and space.unconditional is None):
             space.require_infill()
-        if prompts and source.cm3:
+        if store.has_prompts and source.cm3:
             raise ValueError(f"store {source.store} holds instructions, which the CM3 objective is not for: set cm3=0")
-        if source.mask_caption and source.cut == "stream":
+        if store.has_prompts and source.neighbours:
+            raise ValueError(f"store {source.store} holds instructions, before which nothing is retrieved: set none")
+        if source.mask_caption and not whole:
             raise ValueError(f"mask_caption of {source.store} needs whole pairs: set cut='document' or cut='packed'")
-        self._source, self._store, self._config, self._space, self._key = source, store, config, space, key
-        self._tokens = int(store.lengths[:, 0].sum(dtype=np.int64))  # of an epoch
-        self._epochs: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        self._packings: dict[int, np.ndarray] = {}
-        self._before = np.array(space.before_record, np.int32)
-        long = int((store.lengths[:, 0].astype(np.int64) + len(self._before) > config.block).sum())
-        if source.cut != "stream" and long:
+        if source.mask_caption and source.neighbours:
+            raise ValueError(f"mask_caption of {source.store} needs pairs alone: set it to 0, or neighbours to none")
+        self._source, self._config, self._space, self._key = source, config, space, key
+        self._is_mask = np.zeros(space.vocab_size, bool)
+        self._is_mask[space.sentinel_ids] = True
+        self._alone = source.cut == "packed" or source.within_documents
+        # In a stream that a block sees whole, the end of one document is what the next begins with.
+        before = space.before_record if whole or self._alone else ()
+        self._cut = self._make_cut(Sequences(source, store, space, before), store)
+
+    def _make_cut(self, sequences: Sequences, store: Store) -> cuts.Cut:
+        source, block = self._source, self._config.block
+        if source.cut == "stream" or (source.cut == "picture" and not store.manifest["counts"]["image"]):
+            return cuts.Anywhere(sequences, self._key, block)
+        if source.cut == "picture":
+            return cuts.AroundPictures(sequences, self._key, block, self._space)
+        passes = (np.arange(a, min(a + PASS, len(sequences))) for a in range(0, len(sequences), PASS))
+        if long := sum(int((sequences.lengths(rows, 0) > block).sum()) for rows in passes):
             warnings.warn(
-                f"{long} of {len(store)} documents of {source.store} are longer than a block of {config.block} and "
+                f"{long} of {len(store)} documents of {source.store} are longer than a block of {block} and "
                 "will be cut",
-                stacklevel=2,
+                stacklevel=3,
             )
-        if source.cut == "packed":
-            self._pack()
+        if source.cut == "document":
+            return cuts.Documents(sequences, self._key, block)
+        growth = GROWTH if source.cm3 or source.mask_caption else 0
+        return cuts.Packed(sequences, self._key, block, growth)
+
+    @property
+    def per_epoch(self) -> float:
+        """How many blocks go through all documents once."""
+        return self._cut.per_epoch
 
     def __getitem__(self, n: int) -> dict[str, np.ndarray]:
         rng = np.random.default_rng((*self._key, BLOCK, n))
-        block = self._config.block
-        if self._source.cut == "stream":
-            parts = [self._target(rng, *self._stream(n), block)]
-        elif self._source.cut == "document":
-            parts = [self._target(rng, *self._document(*divmod(n, len(self._store))), block)]
+        block, pieces = self._config.block, self._cut[n]
+        if self._alone:
+            parts = [self._target(rng, [piece], piece.room) for piece in pieces]
         else:
-            parts = [self._target(rng, *self._document(0, row), int(self._need[row])) for row in self._packed(n)]
+            parts = [self._target(rng, pieces, block)]
         row = np.full(block, self._space.pad, np.int32)
         weights, positions = np.zeros(block, np.float32), np.zeros(block, np.int32)
         at = 0
         for tokens, weight in parts:
             end = at + len(tokens)
             row[at:end], weights[at:end], positions[at:end] = tokens, weight, np.arange(len(tokens))
-            if self._source.cut == "packed":
+            if self._alone:
                 weights[at] = 0  # nobody can guess a document's first token from the one before it
             at = end
         return {"tokens": row, "weights": weights[1:], "positions": positions[:-1]}
 
-    def _target(
-        self, rng: np.random.Generator, tokens: np.ndarray, prompt: np.ndarray, room: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens as the model sees them, at most `room`, and the weight of each as a target."""
+    def _target(self, rng: np.random.Generator, pieces: list[Piece], room: int) -> tuple[np.ndarray, np.ndarray]:
+        """Pieces as the model sees them, at most `room` tokens, and the weight of each token as a target."""
+        tokens = np.concatenate([piece.ids for piece in pieces])
         masked = self._mask(rng, tokens, room)
-        if masked is not tokens or self._source.prompt_loss:  # what is masked holds no prompts
-            return masked, np.ones(len(masked), np.float32)
-        return tokens, (~prompt).astype(np.float32)
+        weights = np.ones(len(masked), np.float32)
+        if masked is tokens and not self._source.prompt_loss:  # what is masked holds no prompts
+            at = 0
+            for piece in pieces:
+                weights[at : at + piece.prompt] = 0
+                at += len(piece.ids)
+        elif masked is not tokens and not self._config.cm3_mask_loss:
+            weights[self._is_mask[masked]] = 0
+        return masked, weights
 
     def _mask(self, rng: np.random.Generator, tokens: np.ndarray, room: int) -> np.ndarray:
         """The caption masked, or CM3 applied, each with its own probability; else `tokens` itself."""
@@ -88,64 +112,5 @@ class SourceBlocks:
         if caption < source.mask_caption and cm3.caption_end(tokens, self._space):
             return cm3.mask_caption(tokens, self._space, room)
         if spans < source.cm3:
-            return cm3.mask(rng, tokens, self._space, room, self._config.cm3_mean)
+            return cm3.mask(rng, tokens, self._space, room, self._config.cm3_mean, source.cm3_segments)
         return tokens
-
-    def _document(self, epoch: int, row: int) -> tuple[np.ndarray, np.ndarray]:
-        """A document from its start on, by its place in an epoch's order, cut at the block; True in its prompt."""
-        document = int(self._epoch(epoch)[0][row])
-        tokens = np.concatenate([self._before, self._store[document]])[: self._config.block]
-        return tokens, np.arange(len(tokens)) < len(self._before) + self._prompt(document)
-
-    def _pack(self) -> None:
-        """Fill blocks with the documents of epoch 0's order, one after another.
-
-        The same documents share a block in every epoch, of which a document notices nothing; so all epochs have the
-        same number of blocks and a block is found by division.
-        """
-        growth = GROWTH if self._source.cm3 or self._source.mask_caption else 0
-        lengths = self._store.lengths[self._epoch(0)[0], 0].astype(np.int64) + len(self._before) + growth
-        self._need = np.minimum(lengths, self._config.block)
-        ends, first = np.cumsum(self._need), [0]
-        while first[-1] < len(ends):
-            before = ends[first[-1] - 1] if first[-1] else 0
-            first.append(int(np.searchsorted(ends, before + self._config.block, side="right")))
-        self._first = np.array(first)
-
-    def _packed(self, n: int) -> range:
-        """The documents of block n, by their places in epoch 0's order."""
-        epoch, number = divmod(n, len(self._first) - 1)
-        if epoch not in self._packings:
-            order = np.random.default_rng((*self._key, PACKING, epoch)).permutation(len(self._first) - 1)
-            self._packings = {e: v for e, v in self._packings.items() if e == epoch - 1} | {epoch: order}
-        row = self._packings[epoch][number]
-        return range(self._first[row], self._first[row + 1])
-
-    def _stream(self, n: int) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens [n block, (n + 1) block) of the documents of all epochs, one after another; True in prompts."""
-        at, end = n * self._config.block, (n + 1) * self._config.block
-        tokens, prompt = [], []
-        while at < end:
-            epoch, offset = divmod(at, self._tokens)
-            order, ends = self._epoch(epoch)
-            row = int(np.searchsorted(ends, offset, side="right"))
-            document = int(order[row])
-            ids = self._store[document]
-            start = offset - (int(ends[row]) - len(ids))
-            part = np.arange(start, min(len(ids), start + end - at))
-            tokens.append(ids[part])
-            prompt.append(part < self._prompt(document))
-            at += len(part)
-        return np.concatenate(tokens), np.concatenate(prompt)
-
-    def _prompt(self, document: int) -> int:
-        return int(self._store.lengths[document, 1])
-
-    def _epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """The order of an epoch's documents and where each ends, in tokens; int64 [documents] both."""
-        if epoch not in self._epochs:
-            order = np.random.default_rng((*self._key, ORDER, epoch)).permutation(len(self._store))
-            ends = np.cumsum(self._store.lengths[order, 0], dtype=np.int64)
-            # Two epochs are kept: readers ahead of the loop cross from one to the next.
-            self._epochs = {e: v for e, v in self._epochs.items() if e == epoch - 1} | {epoch: (order, ends)}
-        return self._epochs[epoch]

@@ -2,13 +2,15 @@
 
 JAM and CM3leon apply it to a packed block of tokens (arXiv 2309.15564 section 2.1, 2309.02591 section 2.2). Three
 steps, each a pure function on NumPy arrays: `draw` spans anywhere, `clip` each to one segment between breaks, and
-`layout` the block with `<mask:i>` in the gaps and `<mask:i> span <eoss>` at its end.
+`layout` the block with `<mask:i>` in the gaps and `<mask:i> span <eoss>` at its end. `fill_in` lays out the prompt that
+asks a trained model what stands in gaps.
 
 The original loses tokens in three rare cases, which do not happen here: a span of length zero swallowed the token at
 its start, a span over one `<break>` and nothing else masked that break, and spans that left less source than the room
 they needed cut the source wrongly.
 """
 
+import bisect
 import itertools
 
 import numpy as np
@@ -18,26 +20,41 @@ from jam_jax.tokens import TEXT, TokenSpace
 Span = tuple[int, int]  # [start, end) in the block
 
 
-def draw(rng: np.random.Generator, length: int, max_spans: int, mean: float = 1.0) -> list[Span]:
-    """Spans of a block of `length` tokens, in the order drawn; often none.
+def draw_number(rng: np.random.Generator, max_spans: int, mean: float = 1.0) -> int:
+    """How many spans a block has: Poisson(mean), at most `max_spans`; often none."""
+    return min(int(rng.poisson(mean)), max_spans)
 
-    Their number is Poisson(mean), at most `max_spans`. One span lies between two uniform draws; for n >= 2 spans n * n
-    candidates are drawn and taken from the last on if they are disjoint from those taken, until there are n.
+
+def draw(rng: np.random.Generator, n: int, length: int) -> list[Span]:
+    """Up to n spans of a block of `length` tokens, in the order drawn; a single one that is empty is not given.
+
+    One span lies between two uniform draws; for n >= 2 spans n * n candidates are drawn and taken from the last on if
+    they are disjoint from those taken, until there are n.
     """
-    n = min(int(rng.poisson(mean)), max_spans)
     if n < 2:
-        low, high = np.sort(rng.random(2))
+        low, high = sorted(rng.random(2).tolist())  # drawn for n = 0 too
         span = (int(low * length), int(high * length + 0.5))
         return [span] if n and span[0] < span[1] else []
-    points = rng.random((n * n, 2))
-    pairs = np.stack([(points[:, 0] * length).astype(int), (points[:, 1] * length + 0.5).astype(int)], axis=1)
+    points = rng.random((n * n, 2)) * length
+    points[:, 1] += 0.5
     taken: list[Span] = []
-    for low, high in np.sort(pairs, axis=1)[::-1].tolist():  # rounded before they are ordered, as the original does
+    for a, b in points.astype(int)[::-1].tolist():
+        low, high = min(a, b), max(a, b)  # rounded before they are ordered, as the original does
         if len(taken) == n:
             break
         if all(high <= start or end <= low for start, end in taken):
             taken.append((low, high))
     return taken
+
+
+def draw_segments(rng: np.random.Generator, parts: list[Span], n: int) -> list[Span]:
+    """Whole segments in place of n spans: one of them, or n where there are more than n; otherwise none.
+
+    CM3leon's: a whole caption masked teaches captioning, a whole picture infilling.
+    """
+    if (n == 1 and parts) or 1 < n < len(parts):
+        return [parts[i] for i in rng.choice(len(parts), n, replace=False)]
+    return []
 
 
 def stops(space: TokenSpace) -> tuple[int, ...]:
@@ -48,7 +65,10 @@ def stops(space: TokenSpace) -> tuple[int, ...]:
 
 def segments(tokens: np.ndarray, stops: tuple[int, ...]) -> list[Span]:
     """The parts of a block between `stops`, in order; the block's first token belongs to none."""
-    at = np.flatnonzero((tokens[:, None] == np.array(stops)).any(1)).tolist()
+    found = tokens == stops[0]
+    for stop in set(stops[1:]) - {stops[0]}:
+        found |= tokens == stop
+    at = np.flatnonzero(found).tolist()
     if not at or at[0] != 0:
         at.insert(0, 0)
     if at[-1] != len(tokens) - 1:
@@ -58,12 +78,14 @@ def segments(tokens: np.ndarray, stops: tuple[int, ...]) -> list[Span]:
 
 def clip(tokens: np.ndarray, spans: list[Span], stops: tuple[int, ...]) -> list[Span]:
     """Cut every span to the segment that it overlaps most (the first of equals); sorted, empty ones left out."""
-    parts = segments(tokens, stops)
     clipped = []
+    parts = segments(tokens, stops) if spans else []
+    starts, ends = [a for a, _ in parts], [b for _, b in parts]
     for start, end in spans:
-        best = max(((max(start, a), min(end, b)) for a, b in parts), key=lambda s: s[1] - s[0], default=(0, 0))
-        if best[0] < best[1]:
-            clipped.append(best)
+        touched = parts[bisect.bisect_right(ends, start) : bisect.bisect_left(starts, end)]
+        cuts = [(max(start, a), min(end, b)) for a, b in touched]
+        if cuts and start < end:
+            clipped.append(max(cuts, key=lambda cut: cut[1] - cut[0]))
     return sorted(clipped)
 
 
@@ -81,27 +103,70 @@ def layout(tokens: np.ndarray, spans: list[Span], space: TokenSpace, limit: int)
         spans = spans[:-1]
     if not spans:
         return np.asarray(tokens[:limit], np.int32)
-    source: list[np.ndarray] = []
     behind: list[np.ndarray] = []
+    for i, (start, end) in enumerate(spans):
+        behind += [np.array([space.sentinel(i)]), tokens[start:end], np.array([space.end_of_infill])]
+    tail = np.concatenate(behind)
+    return np.concatenate([_with_gaps(tokens, spans, space)[: limit - len(tail)], tail]).astype(np.int32)
+
+
+def _with_gaps(tokens: np.ndarray, spans: list[Span], space: TokenSpace) -> np.ndarray:
+    """The source with `<mask:i>` in place of span i."""
+    parts: list[np.ndarray] = []
     done = 0
     for i, (start, end) in enumerate(spans):
-        mask = [space.sentinel(i)]
-        source += [tokens[done:start], np.array(mask)]
-        behind += [np.array(mask), tokens[start:end], np.array([space.end_of_infill])]
+        parts += [tokens[done:start], np.array([space.sentinel(i)])]
         done = end
-    tail = np.concatenate(behind)
-    head = np.concatenate([*source, tokens[done:]])[: limit - len(tail)]
-    return np.concatenate([head, tail]).astype(np.int32)
+    return np.concatenate([*parts, tokens[done:]])
 
 
-def mask(rng: np.random.Generator, tokens: np.ndarray, space: TokenSpace, limit: int, mean: float = 1.0) -> np.ndarray:
-    """The whole objective: int32 [T] → int32 [at most limit], drawn from `rng`; often the block as it is.
+def fill_in(tokens: np.ndarray, gaps: list[Span], space: TokenSpace) -> np.ndarray:
+    """The prompt that asks what stands in `gaps`, int32: as `layout` up to the first `<mask:0>` behind the source.
+
+    A gap [start, end) covers what is to be written anew, and may be empty. The model goes on with the first gap's
+    tokens and `<eoss>`; for the next gap `<mask:1>` is put behind that. ValueError if there is no gap, if gaps overlap,
+    are not in order, or lie outside of `tokens`, or if the vocabulary has no sentinels or no end of infill.
+    """
+    space.require_infill()
+    edges = [edge for gap in gaps for edge in gap]
+    if not gaps or edges != sorted(edges) or edges[0] < 0 or edges[-1] > len(tokens):
+        raise ValueError(f"gaps must lie in order inside the {len(tokens)} tokens, without overlap; got {gaps}")
+    return np.append(_with_gaps(tokens, gaps, space), space.sentinel(0)).astype(np.int32)
+
+
+def choose(
+    rng: np.random.Generator,
+    tokens: np.ndarray,
+    stops: tuple[int, ...],
+    max_spans: int,
+    mean: float = 1.0,
+    whole: float = 0.0,
+) -> list[Span]:
+    """The spans of a block that are masked, in order, none of them empty; often there are none.
+
+    `whole` is the share of the blocks in which whole segments are masked in place of spans.
+    """
+    n = draw_number(rng, max_spans, mean)
+    if whole and rng.random() < whole and (chosen := draw_segments(rng, segments(tokens, stops), n)):
+        return sorted(chosen)
+    return clip(tokens, draw(rng, n, len(tokens)), stops)
+
+
+def mask(
+    rng: np.random.Generator,
+    tokens: np.ndarray,
+    space: TokenSpace,
+    limit: int,
+    mean: float = 1.0,
+    whole: float = 0.0,
+) -> np.ndarray:
+    """The whole objective: int32 [T] → int32 [at most limit], drawn from `rng` (`choose`).
 
     ValueError if the vocabulary has no sentinels or no end of infill.
     """
     space.require_infill()
-    spans = draw(rng, len(tokens), len(space.sentinel_ids), mean)
-    return layout(tokens, clip(tokens, spans, stops(space)), space, limit)
+    spans = choose(rng, tokens, stops(space), len(space.sentinel_ids), mean, whole)
+    return layout(tokens, spans, space, limit)
 
 
 def caption_end(tokens: np.ndarray, space: TokenSpace) -> int:

@@ -1,4 +1,4 @@
-"""The image tokenizer in use: a trained VQGAN with its parameters, run in batches of one size."""
+"""The image tokenizer in use: a trained VQGAN with its parameters, run in batches of one size on all local devices."""
 
 import functools
 from collections.abc import Sequence
@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from jam_jax.config import VqganConfig
+from jam_jax.config import MeshConfig, VqganConfig
 from jam_jax.data.formats.pictures import read_picture
 from jam_jax.tokens import TokenSpace
 
-PIXELS = 1 << 16  # in a batch: 64 pictures of 32 x 32, one of 256 x 256
+PIXELS = 1 << 16  # of a batch on one device: 64 pictures of 32 x 32, one of 256 x 256
 
 
 def load_vqgan(directory: str | Path) -> tuple[VqganConfig, dict]:
@@ -42,14 +42,22 @@ class ImageTokenizer:
 
     def __init__(self, directory: str | Path, space: TokenSpace) -> None:
         """Load the model; ValueError if it is none or if its codes are not those of `space`."""
-        config, self._params = load_vqgan(directory)
+        import jax
+
+        from jam_jax import sharding
+
+        config, params = load_vqgan(directory)
         if config.grid**2 != space.codes_per_image or config.codes != len(space.image_ids):
             raise ValueError(
                 f"{directory} gives {config.grid**2} of {config.codes} codes a picture, but tokens.json says "
                 f"{space.codes_per_image} of {len(space.image_ids)}: assemble the tokenizer again"
             )
         self.config = config
-        self.batch = max(1, PIXELS // config.resolution**2)  # pictures
+        devices = jax.local_devices()
+        self.batch = max(1, PIXELS // config.resolution**2) * len(devices)  # pictures
+        mesh = sharding.make_mesh(MeshConfig(), devices)
+        self._spread = sharding.batch_sharding(mesh)
+        self._params = jax.device_put(params, jax.sharding.NamedSharding(mesh, sharding.spec()))
         self._encode, self._decode = _jitted(config)
 
     def encode(self, pictures: Sequence[bytes] | np.ndarray) -> np.ndarray:
@@ -77,9 +85,11 @@ class ImageTokenizer:
 
     def _batched(self, function: Any, rows: np.ndarray, nothing: np.ndarray) -> np.ndarray:
         """Apply a jitted function batch by batch; the last batch is filled up with its own first row."""
+        import jax
+
         results = [nothing]
         for start in range(0, len(rows), self.batch):
             part = rows[start : start + self.batch]
             full = np.concatenate([part, np.repeat(part[:1], self.batch - len(part), axis=0)])
-            results.append(np.asarray(function(self._params, full))[: len(part)])
+            results.append(np.asarray(function(self._params, jax.device_put(full, self._spread)))[: len(part)])
         return np.concatenate(results)

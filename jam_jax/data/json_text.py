@@ -68,11 +68,11 @@ class JsonText:
     def encode(self, text: str) -> list[int]:
         """Text → ids; ValueError names what the vocabulary cannot spell."""
         found = self._tokenizer.encode(text, add_special_tokens=False)
-        if not self._ids.issuperset(found.ids):
-            at = next(n for n, i in enumerate(found.ids) if i not in self._ids)
-            start, end = found.offsets[at]
+        ids = found.ids  # a new list each time it is asked for
+        if not self._ids.issuperset(ids):
+            start, end = found.offsets[next(n for n, i in enumerate(ids) if i not in self._ids)]
             raise ValueError(f"the text tokenizer cannot spell {text[start:end]!r}")
-        return found.ids
+        return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """Inverse of `encode`, up to what the tokenizer normalises; broken UTF-8 becomes U+FFFD."""

@@ -7,7 +7,7 @@ workers or the step at which reading starts.
 import atexit
 import functools
 import weakref
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,36 +23,31 @@ class BlockSource(Protocol):
 
 
 def batches(
-    blocks: BlockSource,
-    batch: int,
-    *,
-    start_step: int = 0,
-    workers: int = 0,
-    shard_index: int = 0,
-    shard_count: int = 1,
+    blocks: BlockSource, batch: int, *, start_step: int = 0, workers: int = 0, rows: Sequence[int] | None = None
 ) -> Generator[dict[str, np.ndarray], None, None]:
-    """The batches of steps start_step, start_step + 1, … without end: this shard's batch / shard_count rows of each.
+    """The batches of steps start_step, start_step + 1, … without end: of each the `rows` that this process needs.
 
-    `batch` counts the blocks of a step over all shards. ValueError if it does not divide by their number. Close the
-    iterator to end the worker processes.
+    `batch` counts the blocks of a step over all processes; `rows` are the numbers of some of them, by default all.
+    ValueError if there is no such row. Close the iterator to end the worker processes.
     """
-    if batch % shard_count or not 0 <= shard_index < shard_count:
-        raise ValueError(f"batch={batch} does not divide over {shard_count} processes (this is number {shard_index})")
-    stream = _batches(blocks, batch, start_step, workers, shard_index, batch // shard_count)
+    chosen = tuple(range(batch) if rows is None else map(int, rows))
+    if not chosen or not all(0 <= row < batch for row in chosen):
+        raise ValueError(f"a process needs at least one of the rows 0 to {batch - 1} of a batch, got {chosen[:8]}")
+    stream = _batches(blocks, batch, start_step, workers, chosen)
     atexit.register(_close, weakref.ref(stream))  # else worker processes that still run at exit complain
     return stream
 
 
 def _batches(
-    blocks: BlockSource, batch: int, start_step: int, workers: int, shard_index: int, rows: int
+    blocks: BlockSource, batch: int, start_step: int, workers: int, rows: tuple[int, ...]
 ) -> Generator[dict[str, np.ndarray], None, None]:
     import grain
     from absl import flags
 
     if workers and not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # Grain's workers ask absl's flags, which nobody parses here
-    number = functools.partial(_number, batch=batch, start_step=start_step, first=shard_index * rows, rows=rows)
-    dataset = grain.MapDataset.range(ENDLESS).map(number).map(blocks.__getitem__).batch(rows)
+    number = functools.partial(_number, batch=batch, start_step=start_step, rows=rows)
+    dataset = grain.MapDataset.range(ENDLESS).map(number).map(blocks.__getitem__).batch(len(rows))
     stream = dataset.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=AHEAD))
     if workers:
         stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=AHEAD))
@@ -68,7 +63,7 @@ def _close(stream: "weakref.ref[Generator[Any, None, None]]") -> None:
         alive.close()
 
 
-def _number(k: int, *, batch: int, start_step: int, first: int, rows: int) -> int:
-    """The global number of this shard's k-th block."""
-    step, row = divmod(k, rows)
-    return (start_step + step) * batch + first + row
+def _number(k: int, *, batch: int, start_step: int, rows: tuple[int, ...]) -> int:
+    """The number, in the whole run, of the k-th block that this process makes."""
+    step, row = divmod(k, len(rows))
+    return (start_step + step) * batch + rows[row]

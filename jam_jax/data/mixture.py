@@ -6,6 +6,7 @@ blocks it gave before, in closed form: no table, no counter, no random draw, and
 """
 
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 
@@ -34,17 +35,38 @@ def place(chain: tuple[Fraction, ...], n: int) -> tuple[int, int]:
     raise AssertionError("the last source with a weight takes all that reaches it")
 
 
+def given(chain: tuple[Fraction, ...], n: int) -> list[int]:
+    """How many of the first n blocks of a mixture with these `shares` each source gives."""
+    counts = []
+    for p in chain:
+        counts.append(n * p.numerator // p.denominator)
+        n -= counts[-1]
+    return counts
+
+
 class Blocks:
     """The blocks of a run: `[n]` gives tokens int32 [block], weights float32 and positions int32 [block - 1]."""
 
     def __init__(self, config: DataConfig, space: TokenSpace, seed: int) -> None:
         """Open every store; ValueError if one is missing, damaged or made with another tokenizer."""
         self._chain = shares(tuple(s.weight for s in config.sources))
-        self._sources = []
-        for index, source in enumerate(config.sources):
-            store = Store(source.store)
+        stores = {source.store: Store(source.store) for source in config.sources}
+        for store in stores.values():
             store.check(space)
-            self._sources.append(SourceBlocks(source, store, config, space, (seed, index)))
+        self._sources = [
+            SourceBlocks(source, stores[source.store], config, space, (seed, index))
+            for index, source in enumerate(config.sources)
+        ]
+        names = [Path(source.store).name for source in config.sources]
+        self._names = names if len(set(names)) == len(names) else [source.store for source in config.sources]
+
+    def epochs(self, n: int) -> dict[str, float]:
+        """How often the first n blocks go through each store, by the store's name."""
+        counts = given(self._chain, n)
+        epochs: dict[str, float] = dict.fromkeys(self._names, 0.0)
+        for name, source, count in zip(self._names, self._sources, counts, strict=True):
+            epochs[name] += count / source.per_epoch  # a store may be in the mixture twice
+        return epochs
 
     def __getitem__(self, n: int) -> dict[str, np.ndarray]:
         source, number = place(self._chain, n)

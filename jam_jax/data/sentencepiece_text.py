@@ -33,6 +33,7 @@ class SentencePieceText:
         spelt = [ids.get(f"<0x{b:02X}>") for b in SPACE.encode()]
         # A model that puts a space before each text would put one before each part of it too.
         self._space = None if prefixed or None in spelt else spelt
+        self._unknown = self._model.unk_id()
 
     def _is_special(self, i: int) -> bool:
         return self._model.is_control(i) or self._model.is_unknown(i) or self._model.is_unused(i)
@@ -43,8 +44,8 @@ class SentencePieceText:
         ids = self._model.encode(first)
         for part in others:
             ids += self._space + self._model.encode(part)
-        if (unknown := self._model.unk_id()) in ids:
-            odd = next(c for c in text if unknown in self._model.encode(c))
+        if self._unknown in ids:
+            odd = next(c for c in text if self._unknown in self._model.encode(c))
             raise ValueError(f"the text tokenizer has no piece for {odd!r} and no bytes to spell it")
         return ids
 

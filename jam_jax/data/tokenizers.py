@@ -97,7 +97,9 @@ class Tokenizer:
 
         Lone surrogates, which are no characters, become U+FFFD. ValueError names what the vocabulary cannot spell.
         """
-        return self.text.encode(re.sub(r"[\ud800-\udfff]", "\ufffd", text)) if text else []
+        if not text.isascii():
+            text = re.sub(r"[\ud800-\udfff]", "\ufffd", text)
+        return self.text.encode(text) if text else []
 
     def decode_text(self, ids: Sequence[int] | np.ndarray) -> str:
         """Inverse of `encode_text`; ValueError names an id that is no text. Broken UTF-8 becomes U+FFFD."""
@@ -121,25 +123,29 @@ class Tokenizer:
     def encode_documents(self, documents: Iterable[Document]) -> Iterator[tuple[np.ndarray, int]]:
         """Documents → (ids int32 [T], length of the prompt) one by one; their pictures are encoded in full batches."""
         waiting: list[Document] = []
-        pictures = 0
+        pictures: list[bytes] = []
         for document in documents:
             waiting.append(document)
-            pictures += len(document.pictures)
-            if len(waiting) >= 1024 or (pictures and pictures >= self.image.batch):
-                yield from self._encode_all(waiting)
-                waiting, pictures = [], 0
-        yield from self._encode_all(waiting)
+            pictures += document.pictures
+            if len(waiting) >= 1024 or (pictures and len(pictures) >= self.image.batch):
+                yield from self._encode_all(waiting, pictures)
+                waiting, pictures = [], []
+        yield from self._encode_all(waiting, pictures)
 
-    def _encode_all(self, documents: list[Document]) -> Iterator[tuple[np.ndarray, int]]:
-        data = [picture for document in documents for picture in document.pictures]
-        codes, space = iter(self.encode_pictures(data)) if data else iter(()), self.space
+    def _encode_all(self, documents: list[Document], pictures: list[bytes]) -> Iterator[tuple[np.ndarray, int]]:
+        """Documents and all their pictures, in their order."""
+        codes, space = iter(self.encode_pictures(pictures)) if pictures else iter(()), self.space
+        ids: list[int] = []  # of all documents: one array is made faster than one of each
+        ends: list[tuple[int, int]] = []  # where each ends, and the length of its prompt
         for document in documents:
-            ids = [] if space.start_of_document is None else [space.start_of_document]
-            prompt = 0
+            start, prompt = len(ids), 0
+            if space.start_of_document is not None:
+                ids.append(space.start_of_document)
             if document.question:
                 space.require_questions()
-                ids += [*self.encode_text(document.question), *space.question_end]
-                prompt = len(ids)
+                ids += self.encode_text(document.question)
+                ids += space.question_end
+                prompt = len(ids) - start
             after_picture = False
             for part in document.parts:
                 if after_picture:
@@ -148,7 +154,12 @@ class Tokenizer:
                 after_picture = isinstance(part, bytes)
             if after_picture and space.end_of_document not in space.picture_closers:
                 ids += space.picture_closers[:1]
-            yield np.array([*ids, space.end_of_document], np.int32), prompt
+            ids.append(space.end_of_document)
+            ends.append((len(ids), prompt))
+        found, start = np.array(ids, np.int32), 0
+        for end, prompt in ends:
+            yield found[start:end], prompt
+            start = end
 
     def _picture(self, codes: np.ndarray) -> list[int]:
         """The codes of one picture → its ids, from the opening one on, without the closing one."""

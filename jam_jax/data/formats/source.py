@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from jam_jax.data.documents import Document
@@ -30,8 +31,8 @@ class Source:
     count: int = 0  # records in all; 0: not known
     documents_expected: int = 0  # how many there are if none is damaged; 0: not known
 
-    def documents(self, shard: int = 0, of: int = 1) -> Iterator[Document]:
-        """The documents of one of `of` shards, in a fixed order.
+    def documents(self, shard: int = 0, of: int = 1, tally: Counter[str] | None = None) -> Iterator[Document]:
+        """The documents of one of `of` shards, in a fixed order; `tally` counts records `read`, `damaged`, `left_out`.
 
         The law: the shards 0, 1, … `of` - 1 one after another are the whole, so that every document is in exactly one
         of them and their stores, joined, are the store that one process would have written.
@@ -44,39 +45,40 @@ class Source:
         """
         if not 0 <= shard < of:
             raise ValueError(f"there are shards 0 to {of - 1} of {of}, got shard {shard}")
-        return self._read(self.records(shard, of), whole=of == 1)
+        return self._read(self.records(shard, of), Counter() if tally is None else tally, whole=of == 1)
 
-    def _read(self, records: Iterable[Record], whole: bool) -> Iterator[Document]:
-        seen = damaged = left_out = 0
+    def _read(self, records: Iterable[Record], tally: Counter[str], whole: bool) -> Iterator[Document]:
         first = ""
         for record in records:
-            seen += 1
+            tally["read"] += 1
             try:
                 documents = record.read()
             except (ValueError, OSError) as error:
-                damaged += 1
-                if damaged <= TOLD:  # to find the place of more takes too long
+                tally["damaged"] += 1
+                if tally["damaged"] <= TOLD:  # to find the place of more takes too long
                     fault = f"{record.place()}: {' '.join(str(error).split())[:300]}"
                     first = first or fault
-                self._judge(damaged, self.count or max(seen, PATIENCE), seen, first)
-                if damaged <= TOLD:
+                self._judge(tally, self.count or max(tally["read"], PATIENCE), first)
+                if tally["damaged"] <= TOLD:
                     print(f"{self.name}: skipped {fault}", file=sys.stderr)
                 continue
-            left_out += not documents
+            tally["left_out"] += not documents
             yield from documents
+        seen = tally["read"]
         if whole:
-            self._judge(damaged, seen, seen, first)
-        if damaged:
-            print(f"{self.name}: skipped {damaged} of {seen} records, damaged", file=sys.stderr)
-        if left_out:
-            print(f"{self.name}: left out {left_out} of {seen} records, as the settings say", file=sys.stderr)
+            self._judge(tally, seen, first)
+        if tally["damaged"]:
+            print(f"{self.name}: skipped {tally['damaged']} of {seen} records, damaged", file=sys.stderr)
+        if tally["left_out"]:
+            print(f"{self.name}: left out {tally['left_out']} of {seen} records, as the settings say", file=sys.stderr)
         if whole and not seen:
             raise ValueError(f"{self.name} has no records; --held-out is the share that the split test has")
 
-    def _judge(self, damaged: int, of: int, seen: int, first: str) -> None:
-        """ValueError if so many damaged ones are more than the tolerated share of `of` records."""
+    def _judge(self, tally: Counter[str], of: int, first: str) -> None:
+        """ValueError if the damaged ones are more than the tolerated share of `of` records."""
+        damaged = tally["damaged"]
         if damaged > self.tolerated * of:
-            share = f"{damaged} of {self.count}" if self.count else f"{damaged} of the first {seen}"
+            share = f"{damaged} of {self.count}" if self.count else f"{damaged} of the first {tally['read']}"
             raise ValueError(
                 f"{self.name}: at least {share} records are damaged, more than {100 * self.tolerated:g}% (--damaged); "
                 f"first {first}"
