@@ -11,12 +11,16 @@ A training run adds config.json, metrics.jsonl and tensorboard/. Converted and f
 """
 
 import contextlib
+import dataclasses
+import functools
 import gc
+import glob
 import json
 import shutil
 import sys
 import traceback
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from logging import LogRecord, getLogger
 from pathlib import Path
 from typing import Any
@@ -24,6 +28,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 from absl import logging
+from orbax.checkpoint.checkpoint_managers import preservation_policy as preservation
 
 from jam_jax import checkpoint_blocks, hosts, progress, streaming
 from jam_jax.config import ClipConfig, ModelConfig, VqganConfig, model_from_dict, save_json
@@ -36,6 +41,12 @@ logging.set_verbosity(logging.ERROR)  # Orbax reports every file it touches
 
 def shapes(config: ModelConfig) -> dict:
     """Parameter tree of a config as ShapeDtypeStructs."""
+    return jax.tree.map(lambda leaf: leaf, _traced(config))  # a tree of the caller's own
+
+
+@functools.lru_cache(maxsize=32)
+def _traced(config: ModelConfig) -> dict:
+    # Tracing a VQGAN takes a second, and a command asks for the shapes of one several times.
     if isinstance(config, VqganConfig):
         return jax.eval_shape(lambda: vqgan.init(config, jax.random.key(0)))
     if isinstance(config, ClipConfig):
@@ -108,27 +119,42 @@ def check_vacant(directory: str | Path) -> None:
 def new_directory(directory: str | Path) -> Iterator[Path]:
     """A directory written aside that takes its name when the block ends, and vanishes when the block fails.
 
-    Several processes share it: the first makes and names it, when all have come to the block's begin and end.
+    Several processes share it: the first makes and names it, when all have come to the block's begin and end. Of
+    runs that know nothing of each other the one that began last writes it, and the others fail (OSError, ValueError).
     """
     directory = Path(directory)
     check_vacant(directory)
     hosts.wait("directory looked at")
-    aside = directory.with_name(f".{directory.name}.partial")
+    run = "run" if jax.process_count() > 1 else uuid.uuid4().hex[:8]  # so that no two write into one directory
+    aside = directory.with_name(f".{directory.name}.{run}.partial")
+    if hosts.first():
+        _clear_aside(directory)
+        aside.mkdir(parents=True)
     try:
-        if hosts.first():
-            shutil.rmtree(aside, ignore_errors=True)
-            aside.mkdir(parents=True)
         hosts.wait("directory made")
         yield aside
         hosts.wait("directory written")
         if hosts.first():
+            check_vacant(directory)
             if directory.exists():
                 directory.rmdir()
             aside.rename(directory)
         hosts.wait("directory named")
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and not aside.exists():
+            raise OSError(f"another process has begun to write {directory} since: this one has stopped") from error
         shutil.rmtree(aside, ignore_errors=True)
         raise
+
+
+def _clear_aside(directory: Path) -> None:
+    """Remove what other runs that were to write this directory left, or are about to name."""
+    for suffix in ("partial", "gone"):
+        for left in directory.parent.glob(f".{glob.escape(directory.name)}.*.{suffix}"):
+            gone = left.with_suffix(".gone")
+            with contextlib.suppress(FileNotFoundError):  # its run was quicker
+                left.rename(gone)  # at once, so that its run names all of it or nothing
+            shutil.rmtree(gone, ignore_errors=True)
 
 
 def describe(directory: Path, config: ModelConfig, tokenizer: str | Path | None) -> None:
@@ -136,6 +162,7 @@ def describe(directory: Path, config: ModelConfig, tokenizer: str | Path | None)
     directory.mkdir(parents=True, exist_ok=True)
     save_json(config, directory / "model.json")
     if tokenizer and not (directory / "tokenizer").exists():
+        shutil.rmtree(directory / ".tokenizer", ignore_errors=True)  # of a run that was killed here
         shutil.copytree(tokenizer, directory / ".tokenizer")
         (directory / ".tokenizer").rename(directory / "tokenizer")
 
@@ -161,14 +188,31 @@ def tokenizer_dir(directory: str | Path) -> Path:
 
 
 @contextlib.contextmanager
-def manager(directory: str | Path, *, keep: int | None = None) -> Iterator[ocp.CheckpointManager]:
-    """The checkpoints of a model directory; saves are asynchronous and finished when the block ends."""
+def manager(
+    directory: str | Path, *, keep: int | None = None, also: Callable[[int], bool] = lambda step: False
+) -> Iterator[ocp.CheckpointManager]:
+    """The checkpoints of a model directory; saves are asynchronous and finished when the block ends.
+
+    Kept are the last `keep` (None: all), and those of other steps as long as `also` says so. What a save that was
+    stopped has left is removed.
+    """
     path = Path(directory).absolute() / "checkpoints"
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+    policy = preservation.AnyPreservationPolicy([preservation.LatestN(keep), _Chosen(also)])
+    options = ocp.CheckpointManagerOptions(preservation_policy=policy, create=True, cleanup_tmp_directories=True)
     with ocp.CheckpointManager(path, options=options) as checkpoints:
         yield checkpoints
         with _clear_errors(f"could not save to {directory}"):
             checkpoints.wait_until_finished()
+
+
+@dataclasses.dataclass
+class _Chosen:
+    """An Orbax policy: keeps the steps that it is told to."""
+
+    chosen: Callable[[int], bool]
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        return [self.chosen(found.step) for found in checkpoints]
 
 
 def save(checkpoints: ocp.CheckpointManager, step: int, params: dict, opt_state: Any = None) -> None:

@@ -7,7 +7,9 @@ the resolved config is saved as JSON beside every checkpoint. No jax here, so th
 import dataclasses
 import importlib.util
 import json
+import math
 import os
+import re
 import signal
 import sys
 import threading
@@ -48,8 +50,8 @@ class SourceConfig:
     too_similar: float = 0.9  # neighbours that score above it against the document are skipped
 
     def __post_init__(self) -> None:
-        if self.weight < 0:
-            raise ValueError(f"a source's weight must not be negative, got {self.weight}")
+        if not 0 <= self.weight < math.inf:
+            raise ValueError(f"a source's weight is a number from 0 on, got {self.weight}")
         for name in ("cm3", "cm3_segments", "mask_caption"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is a share from 0 to 1, got {getattr(self, name)}")
@@ -85,14 +87,38 @@ class OptimConfig:
     eps: float = 1e-8
     weight_decay: float = 0.1  # on matrices only
     clip: float = 1.0  # global norm of the gradient
+    state: Literal["float32", "bfloat16"] = "float32"  # in which Adam's moments are kept
+    # What is trained, as patterns of whole parameter paths; the rest is frozen and has no optimizer state. Empty: all.
+    # A token table may end in @text, @image or @special: its rows of that modality. ("cross/.*", "embed/tokens@image")
+    train_only: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be more than 0, got {getattr(self, name)}")
+        if self.state == "bfloat16" and self.beta2 > 0.98:
+            raise ValueError(
+                f"beta2={self.beta2} needs optim.state=float32: a moment in bfloat16 does not move by less than a "
+                "256th of itself"
+            )
         at_least(self, 0, "warmup")
         if not 0 <= self.final_share <= 1:
             raise ValueError(f"final_share is a share from 0 to 1, got {self.final_share}")
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """Next-token cross entropy, a mean over the targets, each with its weight."""
+
+    z: float = 0.0  # weight of the mean squared log of the softmax's denominator, which keeps logits from drifting
+    text: float = 1.0  # weights of targets by what they are: of texts
+    image: float = 1.0  # of pictures' codes
+    special: float = 1.0  # of all others: breaks, ends, masks
+    chunk: int = 2048  # tokens per device whose logits are held at once
+
+    def __post_init__(self) -> None:
+        at_least(self, 0, "z", "text", "image", "special")
+        at_least(self, 1, "chunk")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +128,24 @@ class MeshConfig:
     data: int = -1  # replicas
     fsdp: int = 1  # shards of parameters and optimizer state
     tensor: int = 1  # shards of heads and feed-forward width
+    sequence: int = 1  # shards of a row's length, for long contexts
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateConfig:
+    """What a run measures and shows of itself while it trains."""
+
+    every: int = 0  # steps; each evaluation is also a checkpoint, the best of which is kept; 0: never
+    stores: tuple[str, ...] = ()  # held-out token stores
+    documents: int = 200  # of each store, the first ones
+    prompts: tuple[str, ...] = ()  # what documents are made of to look at
+    mode: Literal["answer", "picture", "text"] = "answer"  # what a prompt is: a question, a caption, a text's begin
+
+    def __post_init__(self) -> None:
+        at_least(self, 0, "every")
+        at_least(self, 1, "documents")
+        if self.every and not (self.stores or self.prompts):
+            raise ValueError("evaluate.every needs something to evaluate: give --evaluate.stores or --evaluate.prompts")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,19 +157,33 @@ class Config:
     init: str = ""  # checkpoint to start from; empty: random parameters
     tokenizer: str = ""  # tokenizer's directory, kept with the checkpoint; empty: the one of `init`
     data: DataConfig = DataConfig()
+    loss: LossConfig = LossConfig()
     optim: OptimConfig = OptimConfig()
     mesh: MeshConfig = MeshConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
     steps: int = 1000
     batch: int = 8  # blocks in a step, over all devices
+    accumulate: int = 1  # parts of a batch that are computed one after another, to save memory
     seed: int = 0
     log_every: int = 20  # steps
     save_every: int = 0  # steps between checkpoints; 0: only the last
-    keep: int = 1  # checkpoints kept
-    resume: bool = False  # go on from the last checkpoint in `out`, if there is one
+    keep: int = 1  # checkpoints kept, the latest ones
+    keep_every: int = 0  # checkpoints of steps that this divides are kept for good; 0: none
+    keep_epochs: bool = False  # also save at the end of each epoch of the first source, and keep that for good
+    max_skipped: int = 10  # steps in a row that may be skipped, their gradient not being finite, before the run stops
+    profile: str = ""  # FIRST:LAST, steps during which a profile is taken for TensorBoard, into `out`/profile
+    # "auto": go on from the last checkpoint in `out`, if there is one
+    resume: Literal["never", "auto"] = "never"
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "steps", "batch", "log_every", "keep")
-        at_least(self, 0, "save_every")
+        at_least(self, 1, "steps", "batch", "accumulate", "log_every", "keep", "max_skipped")
+        at_least(self, 0, "save_every", "keep_every")
+        if self.batch % self.accumulate:
+            raise ValueError(f"batch {self.batch} does not divide into {self.accumulate} parts: choose --accumulate")
+        if self.profile and not re.fullmatch(r"[1-9]\d*:[1-9]\d*", self.profile):
+            raise ValueError(f"profile is FIRST:LAST, such as 10:15, got {self.profile}")
+        if self.profile and int(self.profile.split(":")[0]) > int(self.profile.split(":")[1]):
+            raise ValueError(f"profile is FIRST:LAST, and the last step comes before the first in {self.profile}")
         check_seed(self.seed)
 
 
@@ -233,6 +291,18 @@ def cli(cls: Any, args: Sequence[str] | None = None, *, prog: str, description: 
         # The kind of model is the config file's choice; its fields are plain options (`--model.vocab-size 1024`).
         form = tyro.conf.AvoidSubcommands[Config]
     return tyro.cli(form, args=args, default=default, prog=prog, description=description)
+
+
+def cli_first(
+    cls: type[T], args: Sequence[str] | None = None, *, prog: str, description: str = ""
+) -> tuple[T, list[str]]:
+    """As `cli`, for a command with options of its own beside those of another class: these, and what is left."""
+    import tyro
+
+    args = list(sys.argv[1:] if args is None else args)
+    if "--help" in args or "-h" in args:
+        return tyro.cli(cls, args=["--help"], prog=prog, description=description), []
+    return tyro.cli(cls, args=args, prog=prog, description=description, return_unknown_args=True)
 
 
 def _take_option(args: list[str], name: str) -> str:

@@ -4,7 +4,7 @@ import base64
 from collections.abc import Sequence
 from html import escape
 
-# Readable in light and in dark; pictures of small image tokenizers keep their pixels when they are enlarged.
+# Readable in light and in dark; all pictures are as wide, whatever the image tokenizer's resolution.
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c1e21; --paper: #fdfdfc; --line: #d9dadd; --soft: #66696f; --card: #fff; }
 @media (prefers-color-scheme: dark) {

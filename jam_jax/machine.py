@@ -1,12 +1,14 @@
-"""The machine that a run is on: its size in words, and how its memory is kept."""
+"""The machine that a run is on: its size in words, and what it keeps of memory and of compiled programs."""
 
 import ctypes
 import os
 import platform
+from pathlib import Path
 
 # glibc's `mallopt` parameters (malloc.h), and the largest buffer that they are meant for.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _KEPT = 2**30
+_COMPILED = 0.5  # seconds that compiling a program takes, at least, if it is to be kept
 
 
 def machine() -> str:
@@ -26,3 +28,13 @@ def keep_freed_memory() -> None:
     if hasattr(libc, "gnu_get_libc_version"):
         libc.mallopt(_TRIM_THRESHOLD, _KEPT)
         libc.mallopt(_MMAP_THRESHOLD, _KEPT)
+
+
+def keep_programs() -> None:
+    """Let jax keep what it compiles for later runs: in `~/.cache/jam_jax`, or where JAX_COMPILATION_CACHE_DIR says."""
+    import jax
+
+    if jax.config.values["jax_compilation_cache_dir"] is None:
+        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(root / "jam_jax"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", _COMPILED)

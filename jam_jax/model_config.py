@@ -72,7 +72,11 @@ class DecoderConfig:
     tied: bool = True  # output head shares the token embedding
     embed_scale: float = 1.0  # Gemma: sqrt(width)
     dtype: Literal["float32", "bfloat16"] = "float32"  # of activations; parameters, norms and logits are float32
-    remat: Literal["none", "full", "dots"] = "none"  # what the backward pass recomputes: nothing, all, all but matmuls
+    # What the backward pass recomputes instead of keeping it: nothing; all but the layers' inputs; all but matrix
+    # products; all but products with weights; all but queries, keys, values and what attention gives.
+    remat: Literal["none", "full", "dots", "weights", "attention"] = "none"
+    # What computes attention over whole rows: the best for the devices, or one of them by name (models/kernels.py).
+    attention: Literal["auto", "reference", "chunked", "cudnn", "pallas"] = "auto"
     init_std: float = 0.006  # of a normal cut at three standard deviations
     position_init_std: float = 2e-4
 

@@ -1,9 +1,16 @@
-"""The optimizer and its schedule, from optax (OPT's settings where the paper is silent)."""
+"""The optimizer and its schedule, from optax (OPT's settings where the paper is silent), and what it trains."""
+
+import re
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jam_jax.config import OptimConfig
+from jam_jax.losses import MODALITIES
+from jam_jax.trees import paths
 
 
 def schedule(config: OptimConfig, steps: int) -> optax.Schedule:
@@ -28,15 +35,58 @@ def is_matrix(path: tuple, leaf: jax.Array) -> bool:
 
 
 def make(config: OptimConfig, steps: int) -> optax.GradientTransformation:
-    """AdamW with global-norm clipping; its state is float32."""
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip),
-        optax.adamw(
-            schedule(config, steps),
-            b1=config.beta1,
-            b2=config.beta2,
-            eps=config.eps,
-            weight_decay=config.weight_decay,
-            mask=lambda params: jax.tree_util.tree_map_with_path(is_matrix, params),
-        ),
+    """AdamW with global-norm clipping; it computes in float32 and keeps its moments as `config.state` says."""
+    adamw = optax.adamw(
+        schedule(config, steps),
+        b1=config.beta1,
+        b2=config.beta2,
+        eps=config.eps,
+        weight_decay=config.weight_decay,
+        mask=lambda params: jax.tree_util.tree_map_with_path(is_matrix, params),
     )
+    kept = adamw if config.state == "float32" else kept_in(adamw, config.state)
+    return optax.chain(optax.clip_by_global_norm(config.clip), kept)
+
+
+def kept_in(inner: optax.GradientTransformation, dtype: str) -> optax.GradientTransformation:
+    """The same, with the arrays of its state rounded to a floating type between updates."""
+
+    def cast(state: Any, to: str) -> Any:
+        return jax.tree.map(lambda x: x.astype(to) if jnp.issubdtype(x.dtype, jnp.floating) and x.ndim else x, state)
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        updates, state = inner.update(updates, cast(state, "float32"), params)
+        return updates, cast(state, dtype)
+
+    return optax.GradientTransformation(lambda params: cast(inner.init(params), dtype), update)
+
+
+class Trained(NamedTuple):
+    """What of a model's parameters is trained: see `trained`."""
+
+    paths: frozenset[str]  # of the parameters that are trained, or of which rows are
+    rows: dict[str, np.ndarray]  # by path: bool [V], the rows of a table that are trained
+
+
+def trained(config: OptimConfig, shapes: dict, modality: np.ndarray) -> Trained:
+    """The parameters that `config.train_only` names; ValueError for a pattern that names none, or no rows.
+
+    modality int8 [V] as TokenSpace.modality.
+    """
+    found: set[str] = set()
+    rows: dict[str, np.ndarray] = {}
+    for given in config.train_only or (".*",):
+        pattern, _, kind = given.partition("@")
+        matched = {path: leaf for path, leaf in paths(shapes).items() if re.fullmatch(pattern, path)}
+        if not matched:
+            raise ValueError(f"optim.train_only: no parameter is named {pattern}; there are {', '.join(paths(shapes))}")
+        found |= set(matched)
+        if not kind:
+            continue
+        if kind not in MODALITIES:
+            raise ValueError(f"optim.train_only: {given} must end in @{', @'.join(MODALITIES)} or in none of them")
+        for path, leaf in matched.items():
+            if leaf.shape[0] != len(modality) or path not in ("embed/tokens", "unembed"):
+                raise ValueError(f"optim.train_only: {path} has no rows of tokens, so no @{kind}: leave that out")
+            rows[path] = rows.get(path, False) | (modality == MODALITIES[kind])
+    return Trained(frozenset(found), rows)

@@ -12,32 +12,94 @@ def guide(conditional: jax.Array, unconditional: jax.Array, strength: jax.Array)
     return unconditional + strength * (conditional - unconditional)
 
 
-def keep_likely(logits: jax.Array, top_k: jax.Array, top_p: jax.Array) -> jax.Array:
-    """Logits [B, V] with -inf where a token is not among the `top_k` or the most likely ones of mass `top_p`, both [B].
+def contrast(conditional: jax.Array, unconditional: jax.Array, k: jax.Array, share: jax.Array) -> jax.Array:
+    """Contrastive decoding TopK (arXiv 2309.02591, section 3.2) on logits [B, V]; k int and share are [B].
 
-    The token that crosses the mass is kept (metaseq's code), and so are ties with the least likely kept one. `top_k` 0
-    and `top_p` 1 keep everything.
+    `log p - log q` of the two streams, for tokens whose p is at least `share` times that of the k-th likeliest; -inf
+    for the rest.
     """
-    ordered = jnp.sort(logits, axis=-1, descending=True)
-    rank = jnp.arange(logits.shape[-1])
-    inside = (rank < top_k[:, None]) | (top_k[:, None] <= 0)
-    mass = jax.nn.softmax(jnp.where(inside, ordered, -jnp.inf), axis=-1)
-    before = jnp.cumsum(mass, axis=-1) - mass
-    # Rounding may carry the sum past 1: a top_p of 1 must still keep the whole tail.
-    inside &= (before < top_p[:, None]) | (top_p[:, None] >= 1)
-    least = jnp.min(jnp.where(inside, ordered, jnp.inf), axis=-1, keepdims=True)
-    return jnp.where(logits >= least, logits, -jnp.inf)
+    expert, amateur = jax.nn.log_softmax(conditional), jax.nn.log_softmax(unconditional)
+    least = kth_largest(expert, k) + jnp.log(share)
+    return jnp.where((expert >= least[:, None]) & (expert > -jnp.inf), expert - amateur, -jnp.inf)
+
+
+def penalise(logits: jax.Array, seen: jax.Array, penalty: jax.Array) -> jax.Array:
+    """Logits [B, V] of the tokens `seen`, bool [B, V], made smaller by the factor `penalty` [B] (arXiv 1909.05858)."""
+    penalty = penalty[:, None]
+    return jnp.where(seen, jnp.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
+def kth_largest(values: jax.Array, k: jax.Array) -> jax.Array:
+    """The k-th largest of each row of values float32 [B, V]; k int [B], at least 1; past V the smallest.
+
+    Exact, in 32 counts instead of a sort: the bits of floats, read as integers, are ordered as the floats are.
+    """
+    bits = jax.lax.bitcast_convert_type(values, jnp.uint32)
+    sign, k = jnp.uint32(1 << 31), jnp.minimum(k, values.shape[-1])
+    order = jnp.where(bits >= sign, ~bits, bits | sign)
+
+    def bit(i: int, found: jax.Array) -> jax.Array:
+        wanted = found | (sign >> jnp.uint32(i))
+        enough = jnp.sum(order >= wanted[:, None], axis=-1, dtype=jnp.int32) >= k
+        return jnp.where(enough, wanted, found)
+
+    found = jax.lax.fori_loop(0, 32, bit, jnp.zeros(values.shape[0], jnp.uint32))
+    return jax.lax.bitcast_convert_type(jnp.where(found >= sign, found ^ sign, ~found), jnp.float32)
 
 
 def sample(keys: jax.Array, logits: jax.Array, temperature: jax.Array, top_k: jax.Array, top_p: jax.Array) -> jax.Array:
     """One token per row: keys [B], logits [B, V] float32, the rest [B] → int32 [B]; temperature 0 takes the likeliest.
 
-    Tokens at -inf are never taken. A row's token depends on its own key and logits only.
+    Taken are only the `top_k` likeliest tokens and, of those, the likeliest of mass `top_p`, with the one that crosses
+    it (metaseq's code) and all that are as likely as the last; 0 and 1 are no limits. Tokens at -inf are never taken.
+    A row's token depends on its own key and logits only.
+
+    Nothing is sorted. The largest of logits plus Gumbel noise among the tokens within the limits is the first within
+    them when all tokens are tried from the largest sum on, and how many tokens, and how much mass, lie above one token
+    is one pass. What is less likely than one that is out is out too, so that two or three tries are the rule.
     """
     hot = temperature > 0
     scaled = logits / jnp.where(hot, temperature, 1)[:, None]
-    # Sorting a vocabulary costs more than the rest together: it is skipped when no row asks for it.
-    wanted = jnp.any(hot & ((top_k > 0) | (top_p < 1)))
-    scaled = jax.lax.cond(wanted, keep_likely, lambda x, *_: x, scaled, top_k, top_p)
     noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[-1:], jnp.float32))(keys)
-    return jnp.argmax(scaled + jnp.where(hot[:, None], noise, 0), axis=-1).astype(jnp.int32)
+    ranked = scaled + jnp.where(hot[:, None], noise, 0)
+    top_k, top_p = jnp.where(hot, top_k, 0), jnp.where(hot, top_p, 1)
+    mass = jnp.exp(scaled - scaled.max(axis=-1, keepdims=True))
+    bound = top_p * _mass_within(scaled, mass, top_k, top_p)
+    limited = (top_k > 0) | (top_p < 1)
+
+    def best(ranked: jax.Array) -> tuple[jax.Array, jax.Array]:
+        token = jnp.argmax(ranked, axis=-1).astype(jnp.int32)
+        return token, jnp.take_along_axis(scaled, token[:, None], axis=-1)
+
+    def outside(value: jax.Array) -> jax.Array:
+        above = scaled > value
+        count = jnp.sum(above, axis=-1, dtype=jnp.int32)
+        # Rounding may carry the sum past the whole: a top_p of 1 must still keep the tail.
+        heavy = (top_p < 1) & (jnp.sum(jnp.where(above, mass, 0), axis=-1) >= bound)
+        return limited & (count > 0) & (((top_k > 0) & (count >= top_k)) | heavy)
+
+    Carry = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
+
+    def again(carry: Carry) -> Carry:
+        ranked, _, value, out = carry
+        ranked = jnp.where(out[:, None] & (scaled <= value), -jnp.inf, ranked)
+        token, value = best(ranked)
+        return ranked, token, value, outside(value)
+
+    token, value = best(ranked)
+    carry = jax.lax.while_loop(lambda carry: jnp.any(carry[3]), again, (ranked, token, value, outside(value)))
+    return carry[1]
+
+
+def _mass_within(scaled: jax.Array, mass: jax.Array, top_k: jax.Array, top_p: jax.Array) -> jax.Array:
+    """The mass [B] of the `top_k` likeliest tokens, exactly so many; of all where there is no such limit."""
+
+    def of_the_likeliest() -> jax.Array:
+        least = kth_largest(scaled, jnp.maximum(top_k, 1))[:, None]
+        above, at = scaled > least, scaled == least
+        left = top_k - jnp.sum(above, axis=-1)
+        inside = jnp.sum(jnp.where(above, mass, 0), axis=-1) + left * jnp.max(jnp.where(at, mass, 0), axis=-1)
+        return jnp.where((top_k > 0) & (top_k < scaled.shape[-1]), inside, jnp.sum(mass, axis=-1))
+
+    both = jnp.any((top_k > 0) & (top_p < 1))
+    return jax.lax.cond(both, of_the_likeliest, lambda: jnp.sum(mass, axis=-1))

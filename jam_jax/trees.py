@@ -17,3 +17,17 @@ def like(template: dict[str, Any], flat: dict[str, Any], prefix: str = "") -> di
         name: like(value, flat, f"{prefix}{name}/") if isinstance(value, dict) else flat[prefix + name]
         for name, value in template.items()
     }
+
+
+def part(tree: dict[str, Any], chosen: frozenset[str], prefix: str = "") -> dict[str, Any]:
+    """The leaves of some paths alone, nested as before; the tree itself if that is all of them."""
+    if prefix == "" and chosen >= set(paths(tree)):
+        return tree
+    kept: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            if inner := part(value, chosen, f"{prefix}{name}/"):
+                kept[name] = inner
+        elif prefix + name in chosen:
+            kept[name] = value
+    return kept

@@ -17,6 +17,7 @@ def here(*args: str) -> measure.Run:
     return measure.Run(1.0, 10**6)
 
 
+@pytest.mark.long
 def test_convert_measures_every_step_beside_copying(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -31,6 +32,22 @@ def test_convert_measures_every_step_beside_copying(
         assert step["seconds"] > 0
         assert step["written_gb"] > 0.01
     assert "of copying" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == [figures]
+
+
+@pytest.mark.long
+def test_retrieval_measures_every_kind_beside_plain_faiss(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    figures = tmp_path / "figures.json"
+    sizes = ["--documents", "4000", "--width", "32", "--centres", "80", "--queries", "50", "--repeat", "1"]
+    kinds = ["--kinds", "exact", "hnsw", "ivfpq"]
+    main(["retrieval", *sizes, *kinds, "--folder", str(tmp_path), "--json", str(figures)])
+    measured = json.loads(figures.read_text())["figures"]
+    assert set(measured) == {"plain FAISS", "exact", "hnsw", "ivfpq"}
+    assert measured["plain FAISS"]["recall"] == measured["exact"]["recall"] == 1
+    for kind in ("hnsw", "ivfpq"):
+        assert measured[kind]["recall"] > 0.9
+        assert 0 < measured[kind]["open_seconds"] < 5 and measured[kind]["queries_per_second"] > 0
+    assert "4,000 vectors of 32, 80 centres" in " ".join(capsys.readouterr().out.split())
     assert list(tmp_path.iterdir()) == [figures]
 
 
@@ -59,5 +76,38 @@ def test_data_is_measured_beside_its_peers(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_an_unknown_benchmark_is_one_line() -> None:
-    with pytest.raises(ValueError, match="no benchmark 'speed': choose one of convert, data"):
+    with pytest.raises(ValueError, match="no benchmark 'speed': choose one of convert, data, decode, retrieval, train"):
         main(["speed"])
+
+
+def test_train_starts_where_pytorch_does_and_learns_the_same(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    figures = tmp_path / "figures.json"
+    sizes = ["--width", "32", "--layers", "1", "--heads", "4", "--vocab", "64", "--batch", "2", "--length", "16"]
+    main(["train", *sizes, "--steps", "2", "--turns", "2", "--cross", "--json", str(figures)])
+    measured = json.loads(figures.read_text())
+    assert set(measured["figures"]) == {"jam_jax", "PyTorch", "jam_jax, JAM-Cross"}
+    ours, theirs = (measured["figures"][name] for name in ("jam_jax", "PyTorch"))
+    assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)  # after five updates
+    assert ours["tokens_per_second"] > 0
+    assert set(measured["products_teraflops"]) == {"jam_jax", "PyTorch"}
+    assert "of PyTorch" in capsys.readouterr().out
+
+
+@pytest.mark.long
+def test_decode_measures_beside_transformers(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    figures = tmp_path / "figures.json"
+    small = ["--tokens", "4", "--codes", "4", "--prompt", "4", "--repeat", "1", "--batches", "2"]
+    main(["decode", *small, "--shape", "tiny", "--peer", "eager", "--json", str(figures)])
+    measured = json.loads(figures.read_text())["figures"]
+    assert measured["the same greedy tokens"] is True
+    for name in ("write", "draw", "draw guided"):
+        assert measured[f"{name}, batch 2"]["tokens_per_second"] > 0
+    assert set(measured["transformers, batch 2"]["ways"]) == {"growing cache", "static cache"}
+    assert measured["times transformers, batch 2"] > 0 and measured["guided / unguided, batch 2"] > 0
+    assert "of bandwidth" in capsys.readouterr().out
+
+
+def test_mistaken_sizes_of_decode_are_told(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main(["decode", "--codes", "5"])
+    assert "codes must be a square number, got 5" in " ".join(capsys.readouterr().err.replace("│", " ").split())

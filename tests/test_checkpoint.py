@@ -17,7 +17,7 @@ from tests.tiny import BIASED, CROSS, DECODER, leaves, randomise
 
 @pytest.mark.parametrize("config", [DECODER, BIASED, CROSS])
 def test_what_is_saved_comes_back_bit_for_bit(config: checkpoint.ModelConfig, tmp_path: Path) -> None:
-    params = randomise(model.init(config, jax.random.key(0)))  # type: ignore[arg-type]
+    params = randomise(model.shapes(config))  # type: ignore[arg-type]
     checkpoint.save_model(tmp_path / "m", config, params)
     found, again = checkpoint.load_model(tmp_path / "m")
     assert found == config
@@ -47,7 +47,7 @@ def test_a_missing_directory_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_truncated_file_of_weights_is_noticed_or_does_no_harm(rank: int, tmp_path: Path) -> None:
-    params = randomise(model.init(DECODER, jax.random.key(0)))
+    params = randomise(model.shapes(DECODER))
     checkpoint.save_model(tmp_path / "m", DECODER, params)
     files = [p for p in (tmp_path / "m/checkpoints/0/params").rglob("*") if p.is_file()]
     file = sorted(files, key=lambda p: -p.stat().st_size)[rank]
@@ -111,7 +111,7 @@ def half(tree: dict) -> dict:
 
 @pytest.mark.parametrize("kind", ["arrays", "leaves", "half"])
 def test_leaves_are_what_was_saved_in_any_way_and_type(tmp_path: Path, kind: str) -> None:
-    params = randomise(model.init(CROSS, jax.random.key(0)))
+    params = randomise(model.shapes(CROSS))
     params = half(params) if kind == "half" else params
     if kind == "arrays":
         checkpoint.save_model(tmp_path / "m", CROSS, params)
@@ -152,7 +152,7 @@ def test_what_keeps_a_leaf_from_being_read_is_said_and_nothing_is_written(tmp_pa
 
 
 def test_a_checkpoint_that_is_damaged_inside_is_one_line_where_it_is_read(tmp_path: Path) -> None:
-    checkpoint.save_leaves(tmp_path / "m", DECODER, leaves(randomise(model.init(DECODER, jax.random.key(0)))))
+    checkpoint.save_leaves(tmp_path / "m", DECODER, leaves(randomise(model.shapes(DECODER))))
     _, found = checkpoint.open_leaves(tmp_path / "m")
     data = [p for p in (tmp_path / "m" / "checkpoints").rglob("d/*") if p.is_file()]
     assert data
@@ -164,3 +164,27 @@ def test_a_checkpoint_that_is_damaged_inside_is_one_line_where_it_is_read(tmp_pa
     with pytest.raises(ValueError, match=message):
         checkpoint.save_leaves(tmp_path / "again", DECODER, found)
     assert [p.name for p in tmp_path.iterdir()] == ["m"]
+
+
+def test_of_two_that_write_one_directory_at_once_the_later_does_and_nothing_is_mixed(tmp_path: Path) -> None:
+    earlier, later = (checkpoint.new_directory(tmp_path / "m") for _ in range(2))
+    (earlier.__enter__() / "part").write_text("earlier")
+    aside = later.__enter__()
+    (aside / "part").write_text("later")
+    with pytest.raises(OSError, match="another process has begun to write .*m since: this one has stopped"):
+        earlier.__exit__(None, None, None)
+    (aside / "end").write_text("later")
+    later.__exit__(None, None, None)
+    assert {path.name: path.read_text() for path in (tmp_path / "m").iterdir()} == {"part": "later", "end": "later"}
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+def test_what_was_written_meanwhile_is_kept(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="m already exists"), checkpoint.new_directory(tmp_path / "m") as aside:
+        (aside / "part").write_text("ours")
+        (tmp_path / "m").mkdir()
+        (tmp_path / "m/part").write_text("theirs")
+    assert (tmp_path / "m/part").read_text() == "theirs"
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+    with pytest.raises(NotADirectoryError), checkpoint.new_directory(tmp_path / "m/part/below"):
+        pass

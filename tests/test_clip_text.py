@@ -91,3 +91,22 @@ def test_damaged_and_foreign_tokenizers_are_one_line(published: Path, tmp_path: 
     packed = (published / "openai" / clip_text.OPENAI).read_bytes()
     fails("is damaged", {clip_text.OPENAI: packed[: len(packed) // 2]})
     fails("is damaged", {clip_text.OPENAI: b"not packed"})
+
+
+def test_a_tokenizer_that_is_learned_is_read_by_transformers_and_knows_its_words(tmp_path: Path) -> None:
+    texts = ["a big red circle", "a little red square", "a big blue circle beside a red one"] * 5
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        clip_text.train_clip_tokenizer(iter(texts), tmp_path / name, 560)
+    assert (tmp_path / "one/merges.txt").read_text() == (tmp_path / "two/merges.txt").read_text()
+    ours = ClipTokenizer(tmp_path / "one")
+    assert 514 < ours.vocab_size <= 560 and ours.end == ours.vocab_size - 1
+    rows = ours.encode(["a red circle", *ODD], 31)
+    assert (rows[0] == ours.end).argmax() == 4  # every word is one id
+    theirs = CLIPTokenizer.from_pretrained(tmp_path / "one")
+    expected = theirs(["a red circle", *ODD], padding="max_length", truncation=True, max_length=31)["input_ids"]
+    np.testing.assert_array_equal(rows, expected)
+    with pytest.raises(ValueError, match="vocab 500 is too few"):
+        clip_text.train_clip_tokenizer(texts, tmp_path, 500)
+    with pytest.raises(ValueError, match="there is no text"):
+        clip_text.train_clip_tokenizer([], tmp_path, 600)

@@ -127,12 +127,17 @@ def test_vectors_are_those_of_transformers(text_act, image_act, eos, tmp_path):
 TOWERS = {"text": CLIPTextModelWithProjection, "image": CLIPVisionModelWithProjection}
 
 
+@pytest.mark.parametrize("layers", [2, pytest.param(12, marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", TOWERS)
-def test_vectors_at_the_real_size_of_vit_b_32_are_those_of_transformers(name, tmp_path):
-    """One tower at a time, which is half the memory."""
-    published = CLIPConfig()
+def test_vectors_at_the_real_size_of_vit_b_32_are_those_of_transformers(name, layers, tmp_path):
+    """One tower at a time, which is half the memory; all of its layers in the long test."""
+    depth = {"num_hidden_layers": layers}
+    published = CLIPConfig(text_config=depth, vision_config=depth)
     c = clip_settings.read_config(published.to_dict(), tmp_path / "config.json")
-    assert c == ClipConfig(end_of_text=49407)
+    real = ClipConfig(end_of_text=49407)
+    assert c == dataclasses.replace(
+        real, **{tower: dataclasses.replace(getattr(real, tower), layers=layers) for tower in TOWERS}
+    )
     tokens, pixels = inputs(c, 2)
     torch.manual_seed(0)
     if name == "text":

@@ -12,7 +12,7 @@ import pytest
 
 from jam_jax.config import CrossConfig
 from jam_jax.models import cross, decoder, model
-from tests.tiny import DECODER, FAMILIES, forward, randomise
+from tests.tiny import DECODER, FAMILIES, families, forward, randomise
 
 run_towers = jax.jit(cross.run_towers, static_argnums=0)
 run_layers = jax.jit(decoder.run_layers, static_argnums=0)
@@ -28,12 +28,16 @@ def towers(layers: int, every: int, family: str = "cm3leon") -> CrossConfig:
 
 
 @pytest.mark.parametrize(
-    ("layers", "every", "blocks"), [(3, 2, 2), (4, 2, 2), (4, 1, 4), (4, 4, 1), (5, 4, 2), (2, 4, 1), (3, 0, 0)]
+    ("layers", "every", "blocks"),
+    [
+        *[(3, 2, 2), (4, 1, 4), (2, 4, 1), (3, 0, 0)],
+        *[pytest.param(*sizes, marks=pytest.mark.long) for sizes in [(4, 2, 2), (4, 4, 1), (5, 4, 2)]],
+    ],
 )
 def test_cached_decoding_equals_the_full_forward_at_any_depth(layers: int, every: int, blocks: int) -> None:
     config = towers(layers, every)
     assert config.cross_blocks == blocks
-    params = randomise(model.init(config, jax.random.key(0)))
+    params = randomise(model.shapes(config))
     full, _ = forward(config, params, TOKENS)
     cache = model.empty_cache(config, 2, 10)
     logits, cache = forward(config, params, TOKENS[:, :7], POSITIONS[:, :7], cache)
@@ -44,39 +48,38 @@ def test_cached_decoding_equals_the_full_forward_at_any_depth(layers: int, every
         np.testing.assert_allclose(logits[:, 0], full[:, step], atol=2e-4)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize(("layers", "every"), [(3, 2), (4, 1)])
+@pytest.mark.parametrize("family", families("cm3leon", "opt", "llama", "gemma"))
+@pytest.mark.parametrize(("layers", "every"), [(3, 2), pytest.param(4, 1, marks=pytest.mark.long)])
 def test_a_new_cross_with_zeroed_blocks_leaves_each_tower_its_parents_states(
     family: str, layers: int, every: int
 ) -> None:
     config = towers(layers, every, family)
-    params = randomise(model.init(config, jax.random.key(0)))
+    params = randomise(model.shapes(config))
     for name in ("llm", "img"):
         attn, ffn = params["cross"][name]["attn"], params["cross"][name]["ffn"]
         for part in (attn, ffn):
             part |= {k: jnp.zeros_like(v) for k, v in part.items() if k in ("o", "down", "o_bias", "down_bias")}
     x = jax.random.normal(jax.random.key(5), (2, 10, config.img.width))
-    states, _ = run_towers(config, params, {"llm": x, "img": x}, POSITIONS, None)
+    states = run_towers(config, params, {"llm": x, "img": x}, POSITIONS)
     for name, tower in (("llm", config.llm), ("img", config.img)):
-        alone, _ = run_layers(tower, params[name]["layers"], x, POSITIONS, None)
+        alone = run_layers(tower, params[name]["layers"], x, POSITIONS)
         np.testing.assert_allclose(states[name], alone, atol=1e-5)
 
 
 def test_both_directions_read_the_states_from_before_and_are_causal() -> None:
     config = towers(1, 1)
-    params = randomise(model.init(config, jax.random.key(0)))
+    params = randomise(model.shapes(config))
     x = {name: jax.random.normal(jax.random.key(i), (2, 10, config.img.width)) for i, name in enumerate(("llm", "img"))}
-    found, _ = run_towers(config, params, x, POSITIONS, None)
+    found = run_towers(config, params, x, POSITIONS)
     before = {
-        n: run_layers(c, params[n]["layers"], x[n], POSITIONS, None)[0]
-        for n, c in (("llm", config.llm), ("img", config.img))
+        n: run_layers(c, params[n]["layers"], x[n], POSITIONS) for n, c in (("llm", config.llm), ("img", config.img))
     }
     for name, other in (("llm", "img"), ("img", "llm")):
         block = jax.tree.map(lambda a: a[0], params["cross"][name])
-        expected, _ = cross_block(config.img, block, before[name], before[other], POSITIONS, None)
+        expected = cross_block(config.img, block, before[name], before[other], POSITIONS)
         np.testing.assert_allclose(found[name], expected, atol=1e-5)
         late = before[other].at[:, 6:].add(1.0)
-        moved, _ = cross_block(config.img, block, before[name], late, POSITIONS, None)
+        moved = cross_block(config.img, block, before[name], late, POSITIONS)
         np.testing.assert_allclose(moved[:, :6], expected[:, :6], atol=1e-6)
         assert jnp.abs(moved[:, 6:] - expected[:, 6:]).max() > 1e-3
 
@@ -86,7 +89,7 @@ def test_new_cross_blocks_start_as_the_identity() -> None:
     fresh = model.init(config, jax.random.key(0))
     x = jax.random.normal(jax.random.key(5), (2, 10, config.img.width))
     block = jax.tree.map(lambda a: a[0], fresh["cross"]["llm"])
-    out, _ = cross_block(config.llm, block, x, x[::-1], POSITIONS, None)
+    out = cross_block(config.llm, block, x, x[::-1], POSITIONS)
     np.testing.assert_array_equal(out, x)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from jam_jax import checkpoint
 from jam_jax.config import VqganConfig
-from jam_jax.data.__main__ import main
+from jam_jax.data.__main__ import Assemble, Tokenize, main
 from jam_jax.data.store import Store
 
 VQGAN = VqganConfig(32, 4, (1, 1, 1, 1), 1, (), groups=2, z_channels=4, codes=16, code_width=4)
@@ -65,6 +65,18 @@ def test_the_worlds_documents_become_stores(tokenizer: Path, tmp_path: Path, cap
     assert page.read_text().count("data:image/png;base64") == 1
 
 
+def test_a_document_does_nothing_to_the_terminal(
+    tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts/1.txt").write_bytes("é\x1b[2J\x07\x9b1m\ttab\r\nnext 👩\u200d👧".encode())
+    command = ["tokenize", "--source", f"{tmp_path}/texts", "--tokenizer", str(tokenizer), "--held-out", "0"]
+    main([*command, "--target", f"{tmp_path}/store"])
+    capsys.readouterr()
+    main(["show", f"{tmp_path}/store"])
+    assert "text: é\\x1b[2J\\x07\\x9b1m\ttab\\r\nnext 👩\u200d👧\n" in capsys.readouterr().out
+
+
 def test_mistakes_are_one_line(tokenizer: Path, tmp_path: Path) -> None:
     store = tokenize(tokenizer, "text", tmp_path / "text", "--limit", "3")
     with pytest.raises(ValueError, match="there is no 3"):
@@ -75,6 +87,13 @@ def test_mistakes_are_one_line(tokenizer: Path, tmp_path: Path) -> None:
         main(["train-text", "--sources", "nowhere", "--target", str(tokenizer.parent / "text.model")])
     with pytest.raises(ValueError, match="must be more than 0"):
         main(["world", "--target", str(tmp_path / "w"), "--share", "0"])
+    for make, message in [
+        (lambda: Tokenize(source="s", tokenizer="t", target="u", limit=-1), "limit must be at least 0, got -1"),
+        (lambda: Tokenize(source="", tokenizer="t", target="u"), "--source is empty"),
+        (lambda: Assemble(text="t", image="i", sentinels=-3), "sentinels must be at least 0, got -3"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            make()
 
 
 def test_help_is_quick() -> None:

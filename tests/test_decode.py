@@ -1,131 +1,36 @@
 """Laws of the interleaved decoder, against an uncached decoder in plain Python."""
 
 import dataclasses
-from collections.abc import Sequence
+import re
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jam_jax import tokens
-from jam_jax.config import CrossConfig, DecoderConfig
-from jam_jax.decode import engine
+from jam_jax.decode import engine, prefill, requests
 from jam_jax.decode import state as states
 from jam_jax.decode.settings import Sampling, Settings
-from jam_jax.decode.state import DRAWING, WRITING
-from jam_jax.models import model
+from jam_jax.decode.state import DRAWING, FILLING, WRITING, Numbers
+from jam_jax.decode.step import Program
+from jam_jax.models import few_rows
 from jam_jax.tokens import CODE, IMAGE, TEXT, TokenSpace
-
-JAM = tokens.jam(text=20, codes=8, codes_per_image=4, sentinels=3, pad_to=8)
-# Chameleon's: an opening and a closing id of their own, no sentinels.
-PAIRED = dataclasses.replace(
+from tests.uncached import (
+    GREEDY,
+    GUIDED,
     JAM,
-    end_of_image=29,
-    end_of_infill=29,
-    sentinels=(30, 30),
-    picture_layout=(28, CODE, CODE, CODE, CODE),
-    picture_closers=(29,),
-)
-# Lumina's: rows of codes, each closed by a newline token; the text range lies around the codes.
-ROWS = dataclasses.replace(
-    PAIRED, text=(4, 28), image_ids=tuple(range(12, 20)), picture_layout=(28, CODE, CODE, 31, CODE, CODE, 31)
-)
-# Liquid's: a start of its own, and a form of its own for a picture of nothing.
-OWN = dataclasses.replace(PAIRED, start_of_document=3, unconditional=(3, 30))
-SPACES = {"jam": JAM, "paired": PAIRED, "rows": ROWS, "own": OWN}
-TEXT_ONLY = dataclasses.replace(
-    PAIRED, image_ids=(), start_of_image=None, end_of_image=None, picture_layout=(), picture_closers=()
-)
-
-TINY = DecoderConfig(
-    vocab_size=JAM.vocab_size, layers=3, width=16, heads=2, head_size=8, ffn_width=32, max_positions=48
-)
-ROTARY = dataclasses.replace(TINY, positions="rope", norm="rmsnorm", ffn="silu_gated", kv_heads=1, tied=False)
-CONFIGS = {"decoder": TINY, "rotary": ROTARY, "cross": CrossConfig(llm=TINY, img=TINY, every=2)}
-
-GREEDY = Sampling(temperature=0.0, top_p=1.0)
-WARM = Sampling(temperature=4.0, top_k=14, top_p=0.95)
-PLAIN = Settings(text=Sampling(top_p=1.0), image=Sampling(top_k=3, top_p=1.0), guidance=1.0)
-GUIDED = Settings(text=WARM, image=Sampling(temperature=0.7, top_p=0.8), guidance=3.0, max_images=2)
-
-
-def random_params(config: model.LanguageConfig) -> dict:
-    """Parameters far from zero, so that logits differ and the text opens pictures."""
-    rng = np.random.default_rng(1)
-    return jax.tree.map(lambda s: rng.normal(0, 0.5, s.shape).astype(s.dtype), model.shapes(config))
-
-
-PARAMS = {name: random_params(config) for name, config in CONFIGS.items()}
-PROMPTS = [[2, 5, 9, 7], [2, 11], [2, 4, 6, 28], [2, 8, 8, 8, 8, 8, 8, 8, 10]]  # the third has opened a picture
-
-
-# An uncached decoder: one row, the whole sequence through the model for every token, decisions in numpy.
-
-
-def reference(name: str, space: TokenSpace, prompt: Sequence[int], settings: Settings, key: jax.Array) -> list[int]:
-    config, params = CONFIGS[name], PARAMS[name]
-
-    def logits_after(ids: list[int]) -> np.ndarray:
-        padded = np.zeros((1, config.max_positions), np.int32)
-        padded[0, : len(ids)] = ids
-        return np.asarray(FULL[name](params, padded, len(ids)), np.float64)
-
-    ids, n = list(prompt), len(space.picture_layout)
-    limit = min(config.max_positions, len(prompt) + (settings.max_new_tokens or config.max_positions))
-    room = n + (1 if space.end_of_document in space.picture_closers else 2)
-    place = 1 if prompt[-1] == space.start_of_image else 0  # 0: text; else the place of the next token in the picture
-    images = place
-    while True:
-        inside = 0 < place < n
-        if len(ids) == limit - 1:
-            token = space.end_of_document
-        elif inside and space.picture_layout[place] != CODE:
-            token = space.picture_layout[place]
-        else:
-            logits = logits_after(ids)
-            if inside:
-                may = [i for i in range(space.vocab_size) if space.modality[i] == IMAGE]
-                mask = [30] if space is JAM else []
-                if settings.guidance != 1:
-                    u = logits_after([*(space.unconditional or [2, *mask]), *ids[len(ids) - place :]])
-                    logits = u + settings.guidance * (logits - u)
-            elif place == n:
-                may = list(space.picture_closers)
-            else:
-                may = [i for i in range(space.vocab_size) if space.modality[i] == TEXT] + [space.end_of_document]
-                may += [space.start_of_image] * (images < settings.max_images and limit - len(ids) >= room)
-            how = settings.image if inside else settings.text
-            token = choose(logits, may, how, np.asarray(NOISE(key, len(ids))))
-        ids.append(token)
-        if token == space.end_of_document and not inside:
-            return ids[len(prompt) :]
-        opens = place == 0 and token == space.start_of_image
-        images += opens
-        place = 1 if opens else place + 1 if inside else 0
-
-
-def choose(logits: np.ndarray, may: list[int], how: Sampling, noise: np.ndarray) -> int:
-    order = sorted(set(may), key=lambda i: -logits[i])
-    if how.temperature == 0:
-        return order[0]
-    order = order[: how.top_k or None]
-    p = np.exp((logits[order] - logits[order[0]]) / how.temperature)
-    p /= p.sum()
-    keep = [i for i, before in zip(order, np.cumsum(p) - p, strict=True) if before < how.top_p or how.top_p == 1]
-    return max(keep, key=lambda i: logits[i] / how.temperature + noise[i])
-
-
-FULL = {
-    name: jax.jit(lambda p, t, n, c=config: model.forward(c, p, t)[0][0, n - 1]) for name, config in CONFIGS.items()
-}
-NOISE = jax.jit(lambda key, n: jax.random.gumbel(jax.random.fold_in(key, n), (JAM.vocab_size,), jnp.float32))
-
-
-def decode(
-    name: str, space: TokenSpace, prompts: list[list[int]], settings: Settings, seed: int = 5
-) -> list[list[int]]:
-    return engine.generate(CONFIGS[name], PARAMS[name], space, prompts, settings, seed=seed)
+    PAIRED,
+    PARAMS,
+    PLAIN,
+    PROMPTS,
+    ROWS,
+    SPACES,
+    TEXT_ONLY,
+    TINY,
+    WARM,
+    decode,
+    ready,
+    uncached,
+)  # fmt: skip
 
 
 def pictures(space: TokenSpace, prompt: list[int], ids: list[int]) -> int:
@@ -150,25 +55,38 @@ def pictures(space: TokenSpace, prompt: list[int], ids: list[int]) -> int:
     return count
 
 
+PENALISED = dataclasses.replace(
+    GUIDED,
+    text=dataclasses.replace(WARM, repetition_penalty=1.5),
+    image=Sampling(top_k=5, top_p=0.7, repetition_penalty=3.0),
+)
+CONTRASTED = dataclasses.replace(GUIDED, cd_k=3, cd_share=0.5)
+
+
 @pytest.mark.parametrize(
     ("name", "space", "settings"),
     [
-        ("decoder", "jam", PLAIN),
-        ("decoder", "jam", GUIDED),
+        pytest.param("decoder in strands", "jam", PLAIN, marks=pytest.mark.long),
+        ("decoder in strands", "jam", GUIDED),
         ("decoder", "jam", dataclasses.replace(GUIDED, text=GREEDY, image=GREEDY)),
-        ("decoder", "own", GUIDED),
-        ("rotary", "rows", GUIDED),
-        ("cross", "jam", dataclasses.replace(GUIDED, guidance=1.7)),
-        ("cross", "rows", PLAIN),
+        ("decoder", "jam", dataclasses.replace(GUIDED, min_text=7, max_text=12, min_images=2, max_images=2)),
+        ("decoder", "paired", dataclasses.replace(CONTRASTED, contrast="start")),
+        ("rotary", "rows", PENALISED),
+        ("cross", "own", dataclasses.replace(GUIDED, guidance=1.7)),
+        pytest.param("cross", "rows", PLAIN, marks=pytest.mark.long),
+        pytest.param("cross", "jam", PENALISED, marks=pytest.mark.long),
+        pytest.param("rotary", "jam", CONTRASTED, marks=pytest.mark.long),
+        pytest.param("decoder", "own", GUIDED, marks=pytest.mark.long),
     ],
 )
 def test_engine_equals_an_uncached_decoder(name: str, space: str, settings: Settings) -> None:
     drawn = 0
+    name, _, strands = name.partition(" in ")
     for seed in range(2):
         keys = engine.row_keys(seed, len(PROMPTS))
-        answers = decode(name, SPACES[space], PROMPTS, settings, seed)
+        answers = decode(name, SPACES[space], PROMPTS, settings, seed, strands=bool(strands))
         for prompt, key, answer in zip(PROMPTS, keys, answers, strict=True):
-            assert answer == reference(name, SPACES[space], prompt, settings, key)
+            assert answer == uncached(name, SPACES[space], prompt, settings, key)
             drawn += pictures(SPACES[space], prompt, answer)
     # Each seed draws the picture that a prompt opened; warm text opens more.
     assert drawn > 2 or (drawn == 2 and settings.text == GREEDY)
@@ -176,53 +94,61 @@ def test_engine_equals_an_uncached_decoder(name: str, space: str, settings: Sett
 
 def test_a_row_decodes_as_it_would_alone() -> None:
     prompts = PROMPTS[:3]
-    together = engine.generate(TINY, PARAMS["decoder"], JAM, prompts, GUIDED, keys=engine.row_keys(7, 3))
+    keys = engine.row_keys(7, 3)
+    together = decode("decoder", JAM, prompts, GUIDED, keys=keys, strands=True)
     for row, prompt in enumerate(prompts):
-        key = engine.row_keys(7, 3)[row : row + 1]
-        assert engine.generate(TINY, PARAMS["decoder"], JAM, [prompt], GUIDED, keys=key) == [together[row]]
+        alone = decode("decoder", JAM, [prompt], GUIDED, keys=keys[row : row + 1], strands=True)
+        assert alone == [together[row]]
     assert len({len(answer) for answer in together}) > 1  # rows that ended early stayed ended
 
 
 def test_padding_and_chunks_change_nothing() -> None:
     together = decode("decoder", JAM, PROMPTS, GUIDED)
     heard: list[int] = []
-    chunks = engine.generate(
-        TINY, PARAMS["decoder"], JAM, PROMPTS, GUIDED, keys=engine.row_keys(5, 4), rows=1, advance=heard.append
-    )
+    chunks = decode("decoder", JAM, PROMPTS, GUIDED, keys=engine.row_keys(5, 4), rows=1, advance=heard.append)
     assert chunks == together
     assert heard == [1, 1, 1, 1]
     assert decode("decoder", JAM, PROMPTS[:3], GUIDED) == together[:3]  # padded to four rows
 
 
+def run_whole(settings: Settings, limits: list[int], seed: int, guided: bool) -> states.State:
+    """The last state of the four prompts, with a second stream or without whatever the settings say."""
+    asked = requests.read(TINY, JAM, PROMPTS, settings)
+    asked = [dataclasses.replace(r, limit=limit) for r, limit in zip(asked, limits, strict=True)]
+    program, params = Program(TINY, JAM), ready("decoder")[1]
+    sizes = prefill.Sizes(buffer=64, first=64, most=64, opened=64 if guided else 0, longest=2)
+    state = prefill.start(program, params, asked, engine.row_keys(seed, 4), 4, sizes)
+    return engine.run(program, params, Numbers.of([settings] * 4), state, jnp.int32(64))[0]
+
+
+def test_many_rows_decode_as_few() -> None:
+    """Beyond some rows a CPU multiplies with whole matrices."""
+    keys = engine.row_keys(5, 4)
+    few = engine.generate(TINY, PARAMS["decoder"], JAM, PROMPTS, GUIDED, keys=keys)
+    many = engine.generate(TINY, PARAMS["decoder"], JAM, PROMPTS * 5, GUIDED, keys=keys[np.arange(20) % 4])
+    assert few_rows.MOST < 20 and many == few * 5
+
+
 def test_guidance_of_one_equals_no_guidance() -> None:
-    params, values = PARAMS["decoder"], engine.steps.numbers(dataclasses.replace(GUIDED, guidance=1.0))
-    phases = [states.read_prompt(JAM, prompt) for prompt in PROMPTS]
-    state = engine._start(JAM, PROMPTS, phases, [48] * 4, engine.row_keys(5, 4), 4, 64)
-    prefix = jnp.array(JAM.blank)
-    both = [engine._decode(TINY, JAM, 16, guided, params, values, prefix, state) for guided in (False, True)]
-    np.testing.assert_array_equal(both[0][0], both[1][0])
-    assert decode("decoder", JAM, PROMPTS, dataclasses.replace(GUIDED, guidance=1.0)) != decode(
-        "decoder", JAM, PROMPTS, GUIDED
-    )
+    one = dataclasses.replace(GUIDED, guidance=1.0)
+    both = [run_whole(one, [48] * 4, 5, guided) for guided in (False, True)]
+    np.testing.assert_array_equal(both[0].tokens, both[1].tokens)
+    assert decode("decoder", JAM, PROMPTS, one) != decode("decoder", JAM, PROMPTS, GUIDED)
+    sizes = prefill.sizes(TINY, JAM, requests.read(TINY, JAM, PROMPTS, one))
+    assert sizes.opened == 0  # no second stream at all
 
 
 def test_limits_and_pads() -> None:
     """No row passes its own limit, whatever its neighbours' are, and nothing but pads follows its end."""
-    phases = [states.read_prompt(JAM, prompt) for prompt in PROMPTS]
     limits = [6, 48, 9, 20]
-    state = engine._start(JAM, PROMPTS, phases, limits, engine.row_keys(1, 4), 4, 64)
-    prefix = jnp.array(JAM.blank)
     for seed in range(4):
-        state = dataclasses.replace(state, keys=engine.row_keys(seed, 4))
-        found, lengths = engine._decode(
-            TINY, JAM, 16, True, PARAMS["decoder"], engine.steps.numbers(GUIDED), prefix, state
-        )
+        state = run_whole(GUIDED, limits, seed, guided=True)
         for row, limit in enumerate(limits):
-            end = int(lengths[row])
+            end = int(state.length[row])
             assert len(PROMPTS[row]) < end <= limit
-            assert found[row, end - 1] == JAM.end_of_document
-            assert np.all(np.asarray(found)[row, end:] == JAM.pad)
-    assert int(lengths[2]) == 9  # the opened picture, of 4 codes, closed by the end
+            assert state.tokens[row, end - 1] == JAM.end_of_document
+            assert np.all(np.asarray(state.tokens)[row, end:] == JAM.pad)
+    assert int(state.length[2]) == 9  # the opened picture, of 4 codes, closed by the end
 
 
 def test_settings_bound_the_answer() -> None:
@@ -238,14 +164,15 @@ def test_settings_bound_the_answer() -> None:
     assert most == 2  # else the bound was never reached
 
 
-def grammar(space: TokenSpace, **fields: int) -> tuple[set[int], int]:
-    """(allowed ids, forced id) of one row."""
-    values = {"length": 5, "limit": 40, "phase": WRITING, "place": 0, "images": 0} | fields
+def grammar(space: TokenSpace, least: tuple[int, int] = (0, 0), **fields: int) -> tuple[set[int], int]:
+    """(allowed ids, forced id) of one row, which owes at least so much text and so many pictures."""
+    values = {"length": 5, "limit": 40, "phase": WRITING, "place": 0, "images": 0, "texts": 0, "span": 0} | fields
     arrays = {name: jnp.array([value]) for name, value in values.items()}
-    state = states.State(
-        jnp.zeros((1, 48), jnp.int32), keys=jax.random.split(jax.random.key(0), 1), cache=None, **arrays
-    )
-    ids = np.flatnonzero(states.allowed(space, state, jnp.int32(2))[0]).tolist()
+    nothing = dict.fromkeys(("cache", "second", "seen", "prefix", "keys"))
+    gaps = {"spans": jnp.array([[0, 2, -1]])} if arrays["phase"] == FILLING else {"spans": None}
+    state = states.State(tokens=jnp.zeros((1, 48), jnp.int32), **nothing, **gaps, **arrays)  # type: ignore[arg-type]
+    numbers = Numbers.of([Settings(min_text=least[0], max_text=9, min_images=least[1], max_images=2)])
+    ids = np.flatnonzero(states.allowed(space, state, numbers)[0]).tolist()
     return set(ids), int(states.forced(space, state)[0])
 
 
@@ -265,6 +192,31 @@ def test_grammar_table() -> None:
     assert grammar(ROWS, phase=DRAWING, place=4) == (set(range(12, 20)), CODE)
     assert grammar(TEXT_ONLY) == (text | {2}, CODE)  # none to open, whatever the settings say
     assert grammar(ROWS)[0] == set(range(4, 12)) | set(range(20, 28)) | {28, 2}
+
+
+def test_grammar_of_what_is_owed() -> None:
+    text = set(range(4, 20))
+    assert grammar(JAM, texts=9)[0] == {28, 2}  # no more text
+    assert grammar(JAM, (3, 0), texts=2)[0] == text | {28}
+    assert grammar(JAM, (3, 0), texts=3)[0] == text | {28, 2}
+    assert grammar(JAM, (0, 2), images=1)[0] == text | {28}
+    assert grammar(JAM, (0, 2), images=1, limit=10)[0] == text | {2}  # there is no room for what is owed
+    assert grammar(JAM, (9, 2), texts=9, images=1)[0] == {28}
+    # The end closes a picture only when nothing is owed after it; where nothing else can close it, it does.
+    assert grammar(JAM, (3, 0), phase=DRAWING, place=5, texts=2)[0] == {28}
+    only = dataclasses.replace(JAM, picture_closers=(2,))
+    assert grammar(only, (3, 0), phase=DRAWING, place=5, texts=2)[0] == {2}
+
+
+def test_grammar_of_gaps() -> None:
+    text, codes, eoss = set(range(4, 20)), set(range(20, 28)), 29
+    assert grammar(JAM, phase=FILLING) == (text | {eoss}, CODE)
+    assert grammar(JAM, (3, 0), phase=FILLING, texts=2) == (text, CODE)
+    assert grammar(JAM, phase=FILLING, texts=9) == ({eoss}, CODE)
+    assert grammar(JAM, phase=FILLING, span=1, place=-1)[1] == 31  # <mask:1>
+    assert grammar(JAM, phase=FILLING, span=1) == (codes, CODE)
+    assert grammar(JAM, phase=FILLING, span=1, place=2)[1] == eoss
+    assert grammar(JAM, phase=FILLING, limit=6)[1] == eoss
 
 
 def test_prompts_are_read_by_the_same_grammar() -> None:
@@ -291,6 +243,7 @@ def test_prompts_are_read_by_the_same_grammar() -> None:
         ([2, *[5] * 42, 28], {}, "opens a picture that needs 5 more tokens"),
         ([2, 28], {"max_new_tokens": 4}, "max_new_tokens is 4"),
         ([2], {"max_new_tokens": 5}, "has no room for a picture, which takes 6"),
+        ([2], {"min_images": 3, "min_text": 33}, "need 49 tokens, but there is room for 47"),
     ],
 )
 def test_users_mistakes_are_named(prompt: list[int], settings: dict, message: str) -> None:
@@ -311,6 +264,12 @@ def test_users_mistakes_are_named(prompt: list[int], settings: dict, message: st
         lambda: Settings(guidance=float("inf")),
         lambda: Settings(max_images=-1),
         lambda: Settings(max_new_tokens=0),
+        lambda: Sampling(repetition_penalty=0),
+        lambda: Settings(cd_k=-1),
+        lambda: Settings(cd_share=0),
+        lambda: Settings(min_text=-1),
+        lambda: Settings(min_text=3, max_text=2),
+        lambda: Settings(min_images=3, max_images=2),
     ],
 )
 def test_settings_out_of_range_are_refused(make: object) -> None:
@@ -321,3 +280,87 @@ def test_settings_out_of_range_are_refused(make: object) -> None:
 def test_a_model_and_a_tokenizer_must_belong_together() -> None:
     with pytest.raises(ValueError, match="do not belong together"):
         decode("decoder", dataclasses.replace(JAM, vocab_size=48), PROMPTS, PLAIN)
+
+
+def test_rows_with_their_own_settings_decode_as_alone() -> None:
+    """Strength, sampling and limits are a row's own, whatever its neighbours ask for."""
+    every = [
+        GUIDED,
+        dataclasses.replace(GUIDED, guidance=1.0, min_text=4),
+        dataclasses.replace(GUIDED, guidance=6.0, cd_k=2),
+        dataclasses.replace(PLAIN, max_images=0, text=dataclasses.replace(WARM, repetition_penalty=2.0)),
+    ]
+    keys = engine.row_keys(3, 4)
+    together = decode("decoder", JAM, PROMPTS, every, keys=keys)
+    for row, (prompt, settings) in enumerate(zip(PROMPTS, every, strict=True)):
+        assert together[row] == uncached("decoder", JAM, prompt, settings, keys[row])
+
+
+def test_text_does_not_depend_on_its_neighbours_pictures() -> None:
+    writes = dataclasses.replace(GUIDED, max_images=0, min_text=20)
+    alone = decode("decoder", JAM, PROMPTS[:1], writes, keys=engine.row_keys(2, 1))
+    for draws in (GUIDED, dataclasses.replace(GUIDED, guidance=9.0), PLAIN):
+        settings = [writes, draws, draws, draws]
+        assert decode("decoder", JAM, PROMPTS, settings, keys=engine.row_keys(2, 4))[:1] == alone
+
+
+def test_second_streams_may_begin_with_something_else_in_every_row() -> None:
+    prefixes = [[2], [2, 5, 9], [2, 30], [2, 8, 8, 8, 8]]
+    keys = engine.row_keys(4, 4)
+    settings = dataclasses.replace(GUIDED, min_images=1)
+    answers = decode("decoder", JAM, PROMPTS, settings, keys=keys, unconditional=prefixes)
+    for prompt, prefix, key, answer in zip(PROMPTS, prefixes, keys, answers, strict=True):
+        assert answer == uncached("decoder", JAM, prompt, settings, key, prefix)
+
+
+@pytest.mark.parametrize("name", ["decoder", pytest.param("cross", marks=pytest.mark.long)])
+def test_small_caches_that_grow_and_prompts_read_in_chunks_change_nothing(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    together = decode(name, JAM, PROMPTS, GUIDED)
+    monkeypatch.setattr(prefill, "SLOTS", 4)
+    monkeypatch.setattr(prefill, "CHUNK", 4)
+    monkeypatch.setattr(engine, "TURN", 5)
+    assert decode(name, JAM, PROMPTS, GUIDED) == together
+
+
+def test_samples_of_one_prompt_share_its_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    inner = prefill._read_chunk
+    monkeypatch.setattr(prefill, "_read_chunk", lambda *args: read.append(args[2].shape) or inner(*args))
+    answers = decode("decoder", JAM, PROMPTS[:1] * 4, PLAIN)
+    assert read == [(1, 16)]  # one row
+    assert len({tuple(answer) for answer in answers}) == 4
+    for answer, key in zip(answers, engine.row_keys(5, 4), strict=True):
+        assert answer == uncached("decoder", JAM, PROMPTS[0], PLAIN, key)
+
+
+def test_a_stream_gives_what_is_there_and_ends_with_the_answer() -> None:
+    whole = decode("decoder", JAM, PROMPTS, GUIDED)
+    so_far: dict[int, engine.Part] = {}
+    turns = engine.stream(*ready("decoder"), JAM, PROMPTS, GUIDED, seed=5, every=3)
+    for turn, found in enumerate(turns, 1):
+        for row, part in found.items():
+            assert not so_far[row].ended if row in so_far else True
+            assert part.ids == whole[row][: len(part.ids)]
+            assert part.ended == (part.ids == whole[row])
+            assert part.ended or len(part.ids) == 3 * turn
+            so_far[row] = part
+    assert [so_far[row].ids for row in range(4)] == whole
+
+
+def test_the_loop_copies_no_cache() -> None:
+    """A token may write its slot; a copy of the cache for each token would take longer than the model."""
+    asked = requests.read(TINY, JAM, PROMPTS, GUIDED)
+    program, params = Program(TINY, JAM), ready("decoder")[1]
+    sizes = prefill.Sizes(buffer=64, first=64, most=64, opened=64, longest=2)
+    state = prefill.start(program, params, asked, engine.row_keys(0, 4), 4, sizes)
+    text = engine.run.lower(program, params, Numbers.of([GUIDED] * 4), state, jnp.int32(64)).compile().as_text()
+    copies = [line.strip() for line in text.splitlines() if re.search(r"= f32\[4,2,64,8\]\S* copy\(", line)]
+    assert not copies
+
+
+@pytest.mark.parametrize("lists", [{"settings": [PLAIN]}, {"unconditional": [[2]]}, {"spans": [[]] * 3}])
+def test_lists_of_another_length_are_refused(lists: dict) -> None:
+    with pytest.raises(ValueError, match="there are 4 prompts, but"):
+        engine.generate(TINY, PARAMS["decoder"], JAM, PROMPTS, **lists)

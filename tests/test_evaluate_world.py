@@ -81,7 +81,8 @@ def test_questions_ask_for_the_pictures_of_their_real_answers(dataset):
 class Parrot:
     """Stands for a loaded model: draws a red circle for every prompt, answers every question with one of them."""
 
-    def generate(self, prompts, mode, settings, seed, advance):
+    def generate(self, prompts, mode, settings, seed, *, retrieved=None, advance):
+        assert retrieved is None
         advance(len(prompts))
         picture = Image.fromarray(render(RED))
         return [api.Answer(p, (picture,) if mode == "picture" else ("Here.", picture), (), (), "") for p in prompts]

@@ -15,6 +15,7 @@ import pytest
 from jam_jax import sharding
 from jam_jax.config import MeshConfig
 from jam_jax.data.feed import Feed, local_rows
+from tests.training import devices_of
 
 
 class Counting:
@@ -103,11 +104,10 @@ def test_two_processes_make_one_array() -> None:
                     print(part.index[0].start, part.data[:, 0].tolist(), file=sys.stderr)
     """
     settings = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}", "JAX_NUM_PROCESSES": "2"}
-    settings |= {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", textwrap.dedent(script)],
-            env=os.environ | settings | {"JAX_PROCESS_ID": str(i)},
+            env=devices_of(2) | settings | {"JAX_PROCESS_ID": str(i)},
             stderr=subprocess.PIPE,
             text=True,
         )

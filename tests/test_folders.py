@@ -80,6 +80,13 @@ def test_a_csv_row_or_file_that_is_none_is_told(tmp_path, capsys):
     assert "\n" not in str(raised.value)
 
 
+def test_a_long_caption_is_kept(tmp_path):
+    source = csv_folder(tmp_path / "own", 2)
+    with (source / "metadata.csv").open("a") as file:
+        file.write(f"1.png,{'x' * 200_000}\n")
+    assert [len(caption) for caption, _ in parts(source)] == [6, 6, 200_000]
+
+
 def test_a_text_folder_gives_one_document_a_file(tmp_path):
     source = text_folder(tmp_path / "own")
     whole = read_set(source) | read_set(source, "test")

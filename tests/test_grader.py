@@ -29,8 +29,9 @@ def noisy(picture, sigma, seed=0):
     return as_picture(picture + np.random.default_rng(seed).normal(0, sigma, picture.shape))
 
 
-def test_what_the_world_draws_is_seen_as_it_is():
-    wrong = [scene for scene in draw(2000) if grader.look(render(scene)) != scene]
+@pytest.mark.parametrize("number", [500, pytest.param(2000, marks=pytest.mark.long)])
+def test_what_the_world_draws_is_seen_as_it_is(number):
+    wrong = [scene for scene in draw(number) if grader.look(render(scene)) != scene]
     assert wrong == []
 
 

@@ -25,7 +25,7 @@ def free_port() -> int:
 def test_a_fusion_by_two_processes_is_that_of_one_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint, "BLOCK_BYTES", 1000)  # so that there is work for both
     for seed, name in enumerate(("llm", "img"), 1):
-        params = randomise(model.init(DECODER, jax.random.key(0)), seed)
+        params = randomise(model.shapes(DECODER), seed)
         checkpoint.save_model(tmp_path / name, DECODER, params)
     command = ["uniform", "--llm", str(tmp_path / "llm"), "--img", str(tmp_path / "img"), "--target"]
     main([*command, str(tmp_path / "one")])
@@ -54,3 +54,35 @@ def test_half_a_description_of_the_processes_is_one_line(monkeypatch: pytest.Mon
     monkeypatch.setenv("JAX_NUM_PROCESSES", "2")
     with pytest.raises(ValueError, match="needs JAX_COORDINATOR_ADDRESS, JAX_PROCESS_ID in the environment too"):
         hosts.start()
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"JAX_NUM_PROCESSES": "two"}, "JAX_NUM_PROCESSES in the environment must be a whole number, got 'two'"),
+        ({"JAX_PROCESS_ID": "2"}, "JAX_PROCESS_ID goes from 0 to JAX_NUM_PROCESSES - 1, got 2 of 2"),
+        ({"JAM_JAX_START_TIMEOUT": "-1"}, "JAM_JAX_START_TIMEOUT in the environment must be a whole number, got '-1'"),
+    ],
+)
+def test_a_number_that_is_none_is_one_line(
+    environment: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = {"JAX_COORDINATOR_ADDRESS": "127.0.0.1:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
+    for name, value in (right | environment).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=message):
+        hosts.start()
+
+
+def test_a_slice_finds_its_machines_and_says_in_one_line_that_it_could_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JAM_JAX_DISTRIBUTED", "1")
+    asked = []
+
+    def initialize(*args: object, **kwargs: object) -> None:
+        asked.append(args)
+        raise RuntimeError("no coordinator\nand more")
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    with pytest.raises(ValueError, match="the processes of this run cannot find each other: no coordinator$"):
+        hosts.start()
+    assert asked == [(None, None, None)]  # JAX asks the cloud

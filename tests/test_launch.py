@@ -1,13 +1,15 @@
-"""The two commands, as far as they go without installing anything."""
+"""The launchers, as far as they go without installing anything."""
 
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted((ROOT / "launch").glob("*.sh"))
-COMMANDS = [script for script in SCRIPTS if script.name != "environment.sh"]  # that one is sourced by the others
+COMMANDS = [script for script in SCRIPTS if script.name not in ("environment.sh", "flags.sh")]  # those are sourced
 
 
 def bash(*args, cwd=ROOT, **env):
@@ -114,7 +116,7 @@ def test_the_tests_run_lint_format_types_and_pytest(clone):
         "-m ruff check .",
         "-m ruff format --check .",
         "-m mypy jam_jax",
-        "-m pytest -q -n 2",
+        "-m pytest -q -n 2 --dist worksteal",
     ]
     assert sum("pip install" in call for call in calls) == 2
 
@@ -129,3 +131,78 @@ def test_without_a_recent_python_it_says_so(clone):
 def test_ci_runs_the_test_command_and_nothing_else():
     lines = (ROOT / ".ci" / "run").read_text().splitlines()
     assert [line for line in lines if not line.startswith("#")] == ["exec bash launch/test.sh"]
+
+
+@pytest.fixture
+def stubs(tmp_path):
+    """A folder of commands that record their arguments and environment; gives a function that adds one."""
+    (tmp_path / "bin").mkdir()
+
+    def add(name, body=""):
+        path = tmp_path / "bin" / name
+        path.write_text(f'#!/bin/bash\necho "{name} $*" >>"{tmp_path}/calls"\n{body}\n')
+        path.chmod(0o755)
+        return str(path)
+
+    return add
+
+
+def called(tmp_path):
+    return (tmp_path / "calls").read_text().splitlines()
+
+
+def test_training_on_this_machine_shows_its_command_and_goes_on_where_it_was(stubs, tmp_path):
+    python = stubs("python", 'echo "$XLA_FLAGS" >>"' + str(tmp_path / "flags") + '"')
+    result = bash(ROOT / "launch" / "gpu_local.sh", "--config", "a b.py", "--out", "x", cwd=tmp_path, PYTHON=python)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == f"$ {python} -P -m jam_jax.train --resume auto --config a\\ b.py --out x\n"
+    assert called(tmp_path) == ["python -P -m jam_jax.train --resume auto --config a b.py --out x"]
+    assert "latency_hiding" in (tmp_path / "flags").read_text()
+
+
+def test_training_on_a_slice_runs_the_command_on_all_its_hosts(stubs, tmp_path):
+    stubs("gcloud")
+    script, path = ROOT / "launch" / "tpu_pod.sh", f"{tmp_path / 'bin'}:/usr/bin:/bin"
+    result = bash(script, "--tpu", "t", "--zone", "z", "--config", "c.py", cwd=tmp_path, PATH=path)
+    assert result.returncode == 0, result.stderr
+    (call,) = called(tmp_path)
+    assert call.startswith("gcloud compute tpus tpu-vm ssh t --zone z --worker=all --command cd ")
+    assert call.endswith("exec python3 -P -m jam_jax.train --resume auto --config c.py")
+    assert "LIBTPU_INIT_ARGS=" in call and result.stdout.startswith("$ gcloud compute tpus")
+    assert "JAM_JAX_DISTRIBUTED=1" in call  # without which each host would train alone
+    result = bash(script, "--tpu", "t", "--config", "c.py", cwd=tmp_path, PATH=path)
+    assert result.returncode == 1 and "needs --tpu NAME and --zone ZONE" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("told", "code", "again"), [(signal.SIGUSR1, 0, True), (signal.SIGTERM, 0, False), (None, 3, False)]
+)
+def test_a_job_saves_when_it_is_told_to_stop_and_is_queued_again_when_its_time_is_over(
+    stubs, tmp_path, told, code, again
+):
+    """As SLURM's, this srun kills its tasks when a SIGTERM comes to itself; told through scancel they save and end."""
+    stubs("scontrol")
+    stubs("scancel", f'[ "$*" = "--signal=TERM 7" ] && kill -USR2 $(cat "{tmp_path}/tasks")')
+    running = f'echo $$ >"{tmp_path}/tasks"\nwhile :; do sleep 0.05; done'
+    stubs("srun", 'trap "exit 137" TERM\ntrap "exit 0" USR2\n' + (running if told else "exit 3"))
+    environment = {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", "SLURM_JOB_ID": "7", "SLURM_SUBMIT_DIR": str(ROOT)}
+    command = ["bash", str(ROOT / "launch" / "slurm.sbatch"), "--config", "c.py", "--out", "x"]
+    job = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
+    if told:
+        while not (tmp_path / "tasks").exists():
+            time.sleep(0.02)
+        time.sleep(0.2)
+        job.send_signal(told)
+    said, _ = job.communicate(timeout=30)
+    assert "$ srun --kill-on-bad-exit=1 python3 -P -m jam_jax.train --resume auto --config c.py --out x" in said
+    assert job.returncode == code
+    assert ("scontrol requeue 7" in called(tmp_path)) == again
+    assert ("queued again" in said) == again
+
+
+def test_a_job_script_that_is_not_given_to_slurm_says_how(tmp_path):
+    script = ROOT / "launch" / "slurm.sbatch"
+    assert "sbatch --nodes 32 launch/slurm.sbatch" in bash(script, "--help", cwd=tmp_path).stdout
+    assert "needs --config FILE, got --out x" in bash(script, "--out", "x", cwd=tmp_path).stderr
+    result = bash(script, "--config", "c.py", cwd=tmp_path)
+    assert result.returncode == 1 and "is given to sbatch: sbatch --nodes 32" in result.stderr

@@ -20,8 +20,10 @@ def test_the_sums_equal_a_loop_in_float64() -> None:
         expected[name + "_tokens"] += weight
     expected["loss"] = sum(v for k, v in expected.items() if k.endswith("_loss"))
     expected["tokens"] = weights.sum()
-    nll = losses.token_nll(jnp.asarray(logits, jnp.float32), jnp.asarray(targets))
-    found = losses.sums(nll, jnp.asarray(targets), jnp.asarray(weights, jnp.float32), jnp.asarray(SPACE.modality))
+    nll = jax.jit(losses.token_nll)(jnp.asarray(logits, jnp.float32), jnp.asarray(targets))
+    found = jax.jit(losses.sums)(
+        nll, jnp.asarray(targets), jnp.asarray(weights, jnp.float32), jnp.asarray(SPACE.modality)
+    )
     assert set(found) == set(expected)
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-5)

@@ -67,6 +67,9 @@ def test_blocks_come_from_the_sources_in_their_shares(tmp_path: Path) -> None:
 def test_mistakes_are_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="a source with a positive weight"):
         Blocks(DataConfig(), SPACE, 0)
+    for weight in (-1.0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="a source's weight is a number from 0 on, got"):
+            SourceConfig("a", weight)
     with pytest.raises(ValueError, match="is no token store"):
         Blocks(DataConfig(sources=(SourceConfig(str(tmp_path / "nothing")),)), SPACE, 0)
     with pytest.raises(ValueError, match="made with another tokenizer"):

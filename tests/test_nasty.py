@@ -6,17 +6,21 @@ docs/data.md has a table of these.
 import contextlib
 import io
 import json
+import shutil
 import struct
 import zlib
 
 import handmade
 import numpy as np
 import pytest
+import vocabularies
 from handmade import picture
 from PIL import Image
 
+from jam_jax import tokens
 from jam_jax.data.__main__ import main
 from jam_jax.data.formats import source
+from jam_jax.data.sentencepiece_text import SentencePieceText
 from jam_jax.data.settings import Columns, ReadSettings
 from jam_jax.data.store import Store
 from jam_jax.data.tokenizers import open_tokenizer
@@ -221,6 +225,18 @@ def test_an_empty_caption_leaves_the_picture(tmp_path):
     rows = [{"text": words, "image": "1.png"} for words in ("", " \n ", None)]
     named = ReadSettings(held_out=0, columns=Columns(text="text", picture="image"))
     assert handmade.parts(handmade.json_lines(tmp_path / "own.jsonl", rows), settings=named) == [(grey(5),)] * 3
+
+
+def test_a_text_that_the_vocabulary_cannot_spell_is_damaged(tmp_path, capsys):
+    path = vocabularies.sentencepiece_model(tmp_path / "tokenizer/text.model", byte_fallback=False)
+    space = tokens.jam(text=len(SentencePieceText(path).names), codes=16, codes_per_image=4)
+    (path.parent / "tokens.json").write_text(space.to_json())
+    source = handmade.json_lines(tmp_path / "own.jsonl", [{"text": text} for text in ("The red", "an \u0416", "cat")])
+    for shard in ((), ("--shard", "0/1")):
+        found = tokenize(path.parent, source, "--damaged", "0.5", *shard)
+        assert [text.strip() for _, (text,) in found] == ["The red", "cat"]
+        assert "skipped own.jsonl:2: the text tokenizer has no piece for '\u0416'" in capsys.readouterr().err
+        shutil.rmtree(tmp_path / "store")
 
 
 def test_more_damage_than_is_tolerated_leaves_no_store(tmp_path, tokenizer):

@@ -24,7 +24,8 @@ def test_the_schedule_rises_and_falls(kind: str, middle: float) -> None:
 def test_weight_decay_shrinks_matrices_and_nothing_else() -> None:
     params = jax.tree.map(lambda s: np.ones(s.shape, np.float32), model.shapes(OPT_LIKE))
     optimizer = optim.make(OptimConfig(learning_rate=0.1, warmup=1, weight_decay=0.5), 10)
-    updates, _ = optimizer.update(jax.tree.map(np.zeros_like, params), optimizer.init(params), params)
+    state = jax.jit(optimizer.init)(params)
+    updates, _ = jax.jit(optimizer.update)(jax.tree.map(np.zeros_like, params), state, params)
     for path, update in paths(updates).items():
         decayed = not path.endswith(("bias", "scale"))
         np.testing.assert_allclose(update, -0.05 if decayed else 0.0, rtol=1e-5, err_msg=path)
@@ -35,6 +36,26 @@ def test_gradients_are_clipped_to_the_global_norm() -> None:
     gradient = {"a": np.full((2, 2), 3.0, np.float32), "b": np.full((2, 2), 4.0, np.float32)}
     for clip in (1.0, 100.0):
         optimizer = optim.make(dataclasses.replace(config, clip=clip), 10)
-        _, state = optimizer.update(gradient, optimizer.init(gradient), gradient)
+        _, state = jax.jit(optimizer.update)(gradient, jax.jit(optimizer.init)(gradient), gradient)
         first = next(leaf for leaf in jax.tree.leaves(state) if leaf.shape == (2, 2))  # Adam's first moment
         np.testing.assert_allclose(first, 0.1 * 3.0 * (0.1 if clip == 1.0 else 1.0), rtol=1e-5)
+
+
+def test_a_state_in_bfloat16_steps_nearly_as_one_in_float32() -> None:
+    params = {"a": np.linspace(-1, 1, 64, dtype=np.float32).reshape(8, 8)}
+    moved = {}
+    for state in ("float32", "bfloat16"):
+        optimizer = optim.make(OptimConfig(learning_rate=0.1, warmup=1, state=state), 30)  # type: ignore[arg-type]
+        held, at = jax.jit(optimizer.init)(params), params
+        update = jax.jit(optimizer.update)
+        kinds = {leaf.dtype for leaf in jax.tree.leaves(held) if leaf.ndim}
+        assert kinds == {jax.numpy.dtype(state)}
+        for step in range(20):
+            gradient = jax.tree.map(lambda x, step=step: np.cos(3 * x + step), params)
+            updates, held = update(gradient, held, at)
+            at = jax.tree.map(lambda x, u: x + u, at, updates)
+        assert {leaf.dtype for leaf in jax.tree.leaves(held) if leaf.ndim} == kinds
+        moved[state] = at["a"] - params["a"]
+    assert np.abs(moved["bfloat16"] - moved["float32"]).max() < 0.01 * np.abs(moved["float32"]).max()
+    with pytest.raises(ValueError, match="beta2=0.999 needs optim.state=float32"):
+        OptimConfig(beta2=0.999, state="bfloat16")

@@ -68,17 +68,16 @@ def test_a_shard_that_was_killed_is_started_again(tokenizer: Path, tmp_path: Pat
         (source / f"{i}.txt").write_text(f"text {i} " * 50)
     target = tmp_path / "store"
     call = [sys.executable, "-m", "jam_jax.data", *command(tokenizer, source, target, "--shard", "0/2")]
-    aside = target / ".part-00000-of-00002.partial"
     process = subprocess.Popen(call, stdout=subprocess.DEVNULL)
-    while not list(aside.glob("*.arrayrecord")) and process.poll() is None:
+    while not list(target.glob(".part-00000-of-00002.*.partial/*.arrayrecord")) and process.poll() is None:
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)  # nobody cleans up
     assert process.wait() == -signal.SIGKILL
-    assert aside.is_dir()
+    assert [path.suffix for path in target.iterdir()] == [".partial"]
     for shard in ("1/2", "0/2"):
         main(command(tokenizer, source, target, "--shard", shard))
     assert len(Store(target)) == 3000
-    assert not aside.exists()
+    assert not list(target.glob(".*"))
 
 
 def test_shards_that_do_not_go_together_are_refused(tokenizer: Path, tmp_path: Path) -> None:

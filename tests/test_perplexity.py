@@ -67,6 +67,24 @@ def test_a_start_of_its_own_takes_the_place_of_the_end_before():
     assert perplexity(TOWER, params, own, [np.array([SPACE.end_of_document, *ids])]) == expected
 
 
+def test_what_is_retrieved_is_read_and_is_no_target():
+    rng, params = np.random.default_rng(3), random_params(TOWER)
+    records = [record(rng, 3, 1), record(rng, 5), record(rng, 4)]
+    contexts = [record(rng, 6)[:-1], np.empty(0, np.int32), record(rng, 2, 1)]
+    for space, start in ((SPACE, [2]), (dataclasses.replace(SPACE, start_of_document=2), [])):
+        documents = [np.array([*([] if start else [2]), *ids], np.int32) for ids in records]
+        got = perplexity(TOWER, params, space, documents, contexts=contexts, batch_tokens=48)
+        alone = perplexity(TOWER, params, space, documents)
+        assert got.count == alone.count and got.nll != alone.nll
+        expected = [
+            nll_of(TOWER, params, [2, *context, *ids])[len(context) :]
+            for ids, context in zip(records, contexts, strict=True)
+        ]
+        np.testing.assert_allclose(sum(got.nll), sum(map(sum, expected)), rtol=1e-5)
+    with pytest.raises(ValueError, match="9 tokens and 20 retrieved ones do not fit the model's 24 positions"):
+        perplexity(TOWER, params, SPACE, [record(rng, 8)], contexts=[record(rng, 20)[:-1]])
+
+
 @pytest.mark.parametrize("config", [TOWER, CrossConfig(TOWER, TOWER, every=1)], ids=["decoder", "cross"])
 def test_equals_a_plain_loop_over_single_documents(config):
     rng, params = np.random.default_rng(0), random_params(config)

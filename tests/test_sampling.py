@@ -7,14 +7,16 @@ import pytest
 
 from jam_jax import sampling
 
+sample = jax.jit(sampling.sample)
+
 PROBABILITIES = np.array([0.1, 0.4, 0.05, 0.3, 0.15], np.float32)  # of five tokens, in no order
 
 
-def kept(top_k: int, top_p: float, probabilities: np.ndarray = PROBABILITIES) -> list[int]:
-    logits = jnp.log(jnp.asarray(probabilities))[None]
-    result = sampling.keep_likely(logits, jnp.array([top_k]), jnp.array([top_p], jnp.float32))
-    assert np.all(np.isin(np.asarray(result), [*np.asarray(logits)[0], -np.inf]))
-    return np.flatnonzero(np.isfinite(np.asarray(result)[0])).tolist()
+def kept(top_k: int, top_p: float, probabilities: np.ndarray = PROBABILITIES, rows: int = 500) -> list[int]:
+    """The tokens that are ever drawn; each that may be is, in so many draws."""
+    logits = jnp.tile(jnp.log(jnp.asarray(probabilities)), (rows, 1))
+    limits = [jnp.full(rows, v) for v in (1.0, top_k, top_p)]
+    return sorted(set(np.asarray(sample(jax.random.split(jax.random.key(9), rows), logits, *limits)).tolist()))
 
 
 @pytest.mark.parametrize(
@@ -40,10 +42,52 @@ def test_ties_with_the_least_likely_kept_token_are_kept() -> None:
 
 
 def test_forbidden_tokens_take_no_mass() -> None:
-    logits = jnp.log(jnp.asarray(PROBABILITIES)).at[1].set(-jnp.inf)[None]
-    result = sampling.keep_likely(logits, jnp.array([0]), jnp.array([0.5]))
-    # Among 0.1, 0.05, 0.3, 0.15 the first reaches exactly half: rounding decides, and one more may be kept.
-    assert np.flatnonzero(np.isfinite(result[0])).tolist() in ([3], [3, 4])
+    # Without the second token 0.3 of 0.6 is half: the first to cross 0.45 is alone.
+    assert kept(0, 0.45, np.array([0.1, 0.0, 0.05, 0.3, 0.15], np.float32)) == [3]
+
+
+def by_sorting(logits: np.ndarray, noise: np.ndarray, temperature: float, top_k: int, top_p: float) -> int:
+    """The same choice by a sort, in float64."""
+    order = np.argsort(-logits, kind="stable")[: top_k or None]
+    p = np.exp((logits[order] - logits[order[0]]) / temperature)
+    p /= p.sum()
+    inside = order[(np.cumsum(p) - p < top_p) | (top_p == 1)]
+    return int(inside[np.argmax(logits[inside] / temperature + noise[inside])])
+
+
+def test_tokens_are_those_that_a_sort_would_choose() -> None:
+    rng = np.random.default_rng(0)
+    limits = [(t, k, p) for t in (0.5, 1.0, 3.0) for k in (0, 1, 7, 300, 2000) for p in (0.05, 0.5, 0.9, 0.999, 1.0)]
+    rows, size = len(limits), 1000
+    keys = jax.random.split(jax.random.key(1), rows)
+    noise = jax.vmap(lambda key: jax.random.gumbel(key, (size,), jnp.float32))(keys)
+    for spread in (0.3, 3.0):
+        logits = rng.normal(0, spread, (rows, size)).astype(np.float32)
+        logits[:, rng.integers(0, size, 100)] = -np.inf
+        found = jax.jit(sampling.sample)(keys, logits, *(jnp.array(column) for column in zip(*limits, strict=True)))
+        for row, (t, k, p) in enumerate(limits):
+            assert found[row] == by_sorting(logits[row].astype(np.float64), np.asarray(noise[row]), t, k, p)
+
+
+def test_kth_largest_is_that_of_a_sort() -> None:
+    values = np.random.default_rng(0).normal(0, 1, (3, 50)).astype(np.float32)
+    values[0, :5], values[1, 7], values[2, 8:12] = -np.inf, 0.0, values[2, 8]
+    for k in (1, 2, 10, 48, 50, 70):
+        expected = np.sort(values, axis=1)[:, ::-1][:, min(k, 50) - 1]
+        np.testing.assert_array_equal(sampling.kth_largest(jnp.asarray(values), jnp.full(3, k)), expected)
+
+
+def test_repetition_is_penalised_towards_less_likely() -> None:
+    logits, seen = jnp.array([[2.0, -2.0, 1.0]]), jnp.array([[True, True, False]])
+    np.testing.assert_allclose(sampling.penalise(logits, seen, jnp.array([2.0])), [[1.0, -4.0, 1.0]])
+    np.testing.assert_array_equal(sampling.penalise(logits, seen, jnp.array([1.0])), logits)
+
+
+def test_contrast_by_hand() -> None:
+    p, q = np.array([[0.5, 0.3, 0.15, 0.05]]), np.array([[0.7, 0.1, 0.1, 0.1]])
+    found = sampling.contrast(jnp.log(p) + 3, jnp.log(q) - 1, jnp.array([2]), jnp.array([0.4]))
+    # Two fifths of the second likeliest are 0.12: the last is out. Constants of either stream do not matter.
+    np.testing.assert_allclose(found, [[*np.log(p / q)[0, :3], -np.inf]], atol=1e-5)
 
 
 def test_guidance_follows_the_paper() -> None:
@@ -55,7 +99,7 @@ def test_guidance_follows_the_paper() -> None:
 def draw(rows: int, temperature: float, top_k: int = 0, top_p: float = 1.0, seed: int = 0) -> np.ndarray:
     logits = jnp.tile(jnp.log(jnp.asarray(PROBABILITIES)), (rows, 1))
     full = [jnp.full(rows, v) for v in (temperature, top_k, top_p)]
-    return np.asarray(sampling.sample(jax.random.split(jax.random.key(seed), rows), logits, *full))
+    return np.asarray(sample(jax.random.split(jax.random.key(seed), rows), logits, *full))
 
 
 def test_samples_follow_the_distribution() -> None:
@@ -79,7 +123,7 @@ def test_rows_with_their_own_settings_do_not_touch_each_other() -> None:
     logits = jnp.tile(jnp.log(jnp.asarray(PROBABILITIES)), (3, 1))
     keys = jax.random.split(jax.random.key(3), 3)
     numbers = jnp.array([0.0, 1.0, 2.0]), jnp.array([0, 2, 0]), jnp.array([1.0, 1.0, 0.7])
-    together = sampling.sample(keys, logits, *numbers)
+    together = sample(keys, logits, *numbers)
     for row in range(3):
         one = slice(row, row + 1)
-        assert together[row] == sampling.sample(keys[one], logits[one], *(n[one] for n in numbers))[0]
+        assert together[row] == sample(keys[one], logits[one], *(n[one] for n in numbers))[0]

@@ -79,7 +79,7 @@ def test_a_start_and_an_end_of_documents_stand_around_the_whole(tmp_path: Path) 
     texts = write_ids(tmp_path / "texts", [(np.array([START, 20, END]), 0)], OWN)
     source = SourceConfig("", neighbours=table(tmp_path / "of-texts", store, texts, [[[0]]] * 3))
     with pytest.raises(
-        ValueError, match="document 0 of the bank .* ends in a text: .*only documents that end in a pic"
+        ValueError, match="document 0 of the bank .*: a document that ends in a text cannot be retrieved"
     ):
         Sequences(source, store, OWN, ()).read(1, 0)
 

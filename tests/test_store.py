@@ -88,6 +88,10 @@ def test_damage_is_told(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"tokens-00000\.arrayrecord is damaged"):
         Store(tmp_path / "flipped").verify()
+    path = damaged("prompts") / "lengths.npy"
+    np.save(path, np.load(path) + np.array([0, 1], np.uint32))  # which no count tells
+    with pytest.raises(ValueError, match=r"lengths\.npy is damaged"):
+        Store(tmp_path / "prompts").verify()
 
 
 def test_nothing_half_written_stays(tmp_path: Path) -> None:

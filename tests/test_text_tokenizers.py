@@ -69,6 +69,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_any_text_comes_back_and_makes_no_other_id_than_text(kind: str) -> None:
     kept, special = tokenizer(kind)
     assert special and special.isdisjoint(kept.text)
+    assert kept.spells_all
     for text in [*NASTY, *RANDOM, *(name for i in special if (name := kept.names[i]))]:
         ids = kept.encode(text)
         assert special.isdisjoint(ids), (text, ids)
@@ -106,6 +107,7 @@ def test_sentencepiece_models_of_others(kind: str, prefix: bool, scratch: Path) 
     defined = {"<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", *(f"<unused{i}>" for i in range(10))}
     found = {kept.names[i] for i in special}
     assert defined < found and "<h1>" not in found  # the rest are words that are named as a token
+    assert kept.spells_all
     assert special & set(raw.encode("a <unused7> b"))  # as it is, the model finds what its maker defined
     for text in [*NASTY, *RANDOM]:
         ids = kept.encode(text)
@@ -225,9 +227,14 @@ def test_what_cannot_be_spelt_is_told(tmp_path: Path) -> None:
     contents["model"]["byte_fallback"] = False
     ours = json_text.JsonText(contents, Path("x"))
     assert ours.decode(ours.encode("The red cat")) == "The red cat"
+    assert not ours.spells_all
     with pytest.raises(ValueError, match="cannot spell '🎉'"):
         ours.encode("a 🎉")
+    contents = vocabularies.contents("byte_level", ["<s>"])
+    assert json_text.JsonText(contents, Path("x")).spells_all
+    assert not json_text.JsonText(contents, Path("x"), [contents["model"]["vocab"]["a"]]).spells_all
     path = vocabularies.sentencepiece_model(tmp_path / "m.model", "bpe", byte_fallback=False)
+    assert not SentencePieceText(path).spells_all
     with pytest.raises(ValueError, match="no piece for '🎉' and no bytes"):
         SentencePieceText(path).encode("a 🎉")
 
@@ -249,6 +256,7 @@ def test_broken_bytes_are_read_as_the_sign_of_a_broken_character() -> None:
         ({"tokenizer.json": '{"model": {"vocab": {}}}'}, "is damaged"),
         ({"tokenizer.json": '{"model": {"type": "Odd", "vocab": {"a": 0}}}'}, "cannot be read"),
         ({"tokenizer.model": "no model"}, "is no SentencePiece model"),
+        ({"tokenizer.model": ""}, "is no SentencePiece model: it is empty"),
         ({"vocab.json": '{"a": 0}'}, "there is no .*merges.txt"),
         ({"emu3.tiktoken": "?? 0"}, "emu3.tiktoken is damaged at '\\?\\? 0'"),
         ({"emu3.tiktoken": "YQ== 0"}, "there is no .*emu3_vision_tokens.txt"),

@@ -3,7 +3,6 @@
 import dataclasses
 import io
 import itertools
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +20,7 @@ from jam_jax.data.sentencepiece_text import train_text_tokenizer
 from jam_jax.data.store import Store, write_store
 from jam_jax.data.tokenizers import Tokenizer, build_tokenizer, names, open_tokenizer
 from jam_jax.models import vqgan
+from tests.training import devices_of
 
 VQGAN = VqganConfig(
     resolution=8,
@@ -277,10 +277,9 @@ image = open_tokenizer(sys.argv[1]).image
 print(image.batch)
 np.save(sys.argv[3], image.encode(np.load(sys.argv[2])))
 """
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
     files = [str(tmp_path / f"{name}.npy") for name in ("pictures", "codes")]
     call = [sys.executable, "-c", script, str(tokenizer.directory), *files]
-    done = subprocess.run(call, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(call, env=devices_of(4), capture_output=True, text=True, check=True)
     assert int(done.stdout) == 4 * tokenizer.image.batch
     codes = np.load(tmp_path / "codes.npy")
     assert (codes == tokenizer.encode_pictures(pictures)).mean() > 0.999  # fused otherwise, a tie may fall otherwise

@@ -24,7 +24,7 @@ def get_config():
         ),
         data=DataConfig(pictures=("{pictures}",)),
         optim=OptimConfig(learning_rate=1e-2, warmup=5, schedule="cosine", weight_decay=0.0),
-        steps=160, batch=16, log_every=20,
+        steps=80, batch=16, log_every=10,
     )
 """
 COLOURS = np.array([[250, 30, 30], [30, 30, 250], [30, 200, 30], [240, 240, 240]], np.uint8)
@@ -78,7 +78,7 @@ def test_cells_are_what_a_code_covers() -> None:
     ("options", "message"),
     [
         (["--data.pictures", "nowhere"], "nowhere"),
-        (["--resume"], "an image tokenizer's training has no resume"),
+        (["--resume", "auto"], "an image tokenizer's training has no resume"),
         (["--mesh.tensor", "5"], "does not fit 1 devices"),
     ],
 )

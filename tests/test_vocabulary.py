@@ -113,6 +113,7 @@ def test_names_tell_every_id(tmp_path: Path) -> None:
         assert [names[i] for i in kept.space.image_ids[:2]] == ["IMGIMGAZ", "IMGIMGBZ"][: len(kept.space.image_ids)]
 
 
+@pytest.mark.long
 def test_lumina_is_told_by_its_settings_and_draws_rows(tmp_path: Path, vqgan: Path) -> None:
     """A picture opens, says its size, closes every row and itself; the text around it follows the vocabulary."""
     source = theirs(tmp_path, "lumina", z_loss_weight=1e-5)
@@ -190,7 +191,7 @@ def test_documents_of_every_row_are_written_and_read(row: str, tmp_path: Path) -
     kept = tokenizer_of(tmp_path, row)
     space = with_layout(kept, row)
     codes = np.array([[3, 0, 15, 7]], np.int32)
-    kept._image = SimpleNamespace(batch=2, encode=lambda pictures: np.repeat(codes, len(pictures), axis=0))
+    kept._image = SimpleNamespace(batch=2, begin=lambda pictures: lambda: np.repeat(codes, len(pictures), axis=0))
     for parts, question in (
         (("a cat", b"picture"), ""),
         ((b"picture", "The cat", b"picture", b"picture", " sat on"), ""),

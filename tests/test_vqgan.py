@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from jam_jax import checkpoint
 from jam_jax.config import VqganConfig
 from jam_jax.models import codebook, vqgan
 from tests.tiny import randomise
@@ -26,7 +27,7 @@ CONFIG = VqganConfig(
 
 @pytest.fixture(scope="module")
 def params() -> dict:
-    return randomise(vqgan.init(CONFIG, jax.random.key(0)), std=0.15)
+    return randomise(checkpoint.shapes(CONFIG), std=0.15)
 
 
 @pytest.fixture(scope="module")

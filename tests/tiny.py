@@ -3,7 +3,9 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jam_jax import streaming
 from jam_jax.model_config import CrossConfig, DecoderConfig, RopeScaling
@@ -41,11 +43,18 @@ FAMILIES = {
 }
 
 
+def families(*short: str) -> list:
+    """Every family as a parameter of a test; what is told by those named is told of the others in the long tests."""
+    return [pytest.param(name, marks=() if name in short else pytest.mark.long) for name in FAMILIES]
+
+
 def randomise(tree: dict, seed: int = 1, std: float = 0.3) -> dict:
-    """The same tree with every leaf random, so that zeros and ones of an init hide nothing."""
-    leaves, structure = jax.tree.flatten(tree)
-    keys = jax.random.split(jax.random.key(seed), len(leaves))
-    return structure.unflatten([std * jax.random.normal(k, leaf.shape) for k, leaf in zip(keys, leaves, strict=True)])
+    """Random arrays of the tree's shapes, so that zeros and ones of an init hide nothing.
+
+    Drawn by NumPy, which compiles nothing, where a model's own init compiles for a second: `randomise(shapes(config))`.
+    """
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, std, leaf.shape), jnp.float32), tree)
 
 
 def leaves(tree: dict) -> dict:

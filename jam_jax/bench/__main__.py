@@ -1,4 +1,4 @@
-"""`python -m jam_jax.bench convert | data`: how fast, beside a peer in the same run; a table and JSON."""
+"""`python -m jam_jax.bench NAME`: how fast, beside a peer in the same run; a table and JSON."""
 
 import importlib
 import sys
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from jam_jax import config
 
 # Each is a file here with a dataclass `Options`, whose docstring is the help, and `run(options)`.
-BENCHMARKS = ("convert", "data")
+BENCHMARKS = ("convert", "data", "decode", "retrieval", "train")
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -1,6 +1,7 @@
 """Data: `python -m jam_jax.data world | train-text | assemble | tokenize | merge | show`, raw data to token stores."""
 
 import dataclasses
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jam_jax import config
 from jam_jax.data.settings import ReadSettings
+from jam_jax.model_config import at_least
 
 if TYPE_CHECKING:
     from jam_jax.data.documents import Document
@@ -43,6 +45,9 @@ class Assemble:
     target: str = ""  # directory to write; empty: the imported model's own, which gets the image tokenizer
     sentinels: int = 514  # <mask:i> of the CM3 objective; an imported vocabulary has its own
 
+    def __post_init__(self) -> None:
+        at_least(self, 0, "sentinels")
+
 
 @dataclasses.dataclass(frozen=True)
 class Tokenize(ReadSettings):
@@ -55,6 +60,12 @@ class Tokenize(ReadSettings):
     limit: int = 0  # documents, the first ones; 0: all
     shard: str = ""  # I/N: only part I of the parts 0 to N - 1, for N processes; the last to end merges them
     captions_ask: bool = False  # make instructions of captioned pictures: the caption asks, caption and picture answer
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.source:
+            raise ValueError("--source is empty: name a directory, a file or a TFDS dataset")
+        at_least(self, 0, "limit")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +94,7 @@ def write_world(options: World) -> None:
     def scaled(counts: world.Counts) -> world.Counts:
         return world.Counts(**{k: max(1, round(v * options.share)) for k, v in dataclasses.asdict(counts).items()})
 
-    if options.share <= 0:
+    if not options.share > 0:
         raise ValueError(f"--share must be more than 0, got {options.share}")
     counts = {split: scaled(count) for split, count in world.COUNTS.items()}
     total = sum(sum(dataclasses.asdict(count).values()) for count in counts.values())
@@ -149,7 +160,8 @@ def tokenize(options: Tokenize) -> None:
     print(f"{source.name}: taken for {source.taken_for}")
     total = source.documents_expected
     tally: Counter[str] = Counter(read=0, damaged=0, left_out=0)  # filled while the documents are read
-    documents: Iterable[Document] = source.documents(*((part.index, part.of) if part else (0, 1)), tally)
+    shard = (part.index, part.of) if part else (0, 1)
+    documents: Iterable[Document] = source.documents(*shard, tally, tokenizer.check)
     if options.limit:
         documents, total = islice(documents, options.limit), min(total, options.limit)
     if options.captions_ask:
@@ -228,9 +240,12 @@ def show(options: Show) -> None:
     length, prompt = store.lengths[options.row].tolist()
     print(f"{options.store} row {options.row} of {len(store)}: {length} tokens, {prompt} of them prompt")
     if reading.question:
-        print(f"question: {reading.question}")
+        print(f"question: {_printable(reading.question)}")
     for run in reading.runs:
-        print(f"text: {run}" if isinstance(run, str) else f"picture: {len(run)} codes {' '.join(map(str, run))}")
+        if isinstance(run, str):
+            print(f"text: {_printable(run)}")
+        else:
+            print(f"picture: {len(run)} codes {' '.join(map(str, run))}")
     if reading.fault:
         print(f"not well formed: {reading.fault}")
     if options.html:
@@ -240,6 +255,11 @@ def show(options: Show) -> None:
         page = html.page(f"{options.store}, row {options.row}", question + html.document_html(parts))
         Path(options.html).write_text(page, encoding="utf-8")
         print(f"written: {options.html}")
+
+
+def _printable(text: str) -> str:
+    """A text with its control characters written out, so that it does nothing to a terminal but stand there."""
+    return re.sub(r"[\0-\x08\x0b-\x1f\x7f-\x9f]", lambda found: ascii(found[0])[1:-1], text)
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -17,11 +17,16 @@ def clip_pictures(config: ClipConfig, pictures: Iterable[bytes | Image.Image | n
     The shorter side is resized to R (bicubic), the longer one in proportion, and the middle is cut out. ValueError for
     bytes that are no picture, and for an array of another shape or type.
     """
-    side = config.resolution
-    squares = [_square(_opened(picture), side) for picture in pictures]
-    pixels = np.array(squares, np.uint8).reshape(-1, side, side, 3)
+    pixels = squares(config, pictures)
     mean, std = (np.asarray(numbers, np.float32) for numbers in (config.mean, config.std))
     return (pixels.astype(np.float32) / 255 - mean) / std
+
+
+def squares(config: ClipConfig, pictures: Iterable[bytes | Image.Image | np.ndarray]) -> np.ndarray:
+    """The same before the colours are normalised, uint8 [B, R, R, 3]."""
+    side = config.resolution
+    found = [_square(_opened(picture), side) for picture in pictures]
+    return np.array(found, np.uint8).reshape(-1, side, side, 3)
 
 
 def _opened(picture: bytes | Image.Image | np.ndarray) -> Image.Image:

@@ -11,7 +11,7 @@ import gzip
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,14 +70,39 @@ def copy_tokenizer(source: Path, target: Path) -> None:
     ValueError if that list is damaged.
     """
     if not any((source / name).is_file() for name in (WHOLE, PIECES)):
-        vocabulary, merges = _read_openai(source / OPENAI)
-        (target / PIECES).write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
-        lines = [f"{a} {b}\n" for a, b in merges]
-        (target / MERGES).write_text(VERSION + "".join(lines), encoding="utf-8")
+        _write_pieces(target, *_read_openai(source / OPENAI))
         return
     for name in (WHOLE, PIECES, MERGES, *BESIDE):
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
+
+
+def train_clip_tokenizer(texts: Iterable[str], directory: Path, vocab: int) -> None:
+    """Learn merges from texts and write a tokenizer into a directory that exists, in the form of `vocab.json`.
+
+    At most `vocab` ids, of which 514 are bytes, start and end. ValueError if those are more already, or if there is no
+    text.
+    """
+    from tokenizers import trainers
+
+    least = 2 * 256 + 2
+    if vocab < least:
+        raise ValueError(f"a tokenizer of CLIP has {least} ids before its first merge: vocab {vocab} is too few")
+    learner = _build({START: 0, END: 1}, [])
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab, end_of_word_suffix=SUFFIX, special_tokens=[START, END], show_progress=False
+    )
+    learner.train_from_iterator(texts, trainer)
+    merges = [(a, b) for a, b in json.loads(learner.to_str())["model"]["merges"]][: vocab - least]
+    if not merges:
+        raise ValueError("there is no text to learn a tokenizer of CLIP from")
+    _write_pieces(directory, _numbered(merges), merges)
+
+
+def _write_pieces(directory: Path, vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> None:
+    (directory / PIECES).write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
+    lines = [f"{a} {b}\n" for a, b in merges]
+    (directory / MERGES).write_text(VERSION + "".join(lines), encoding="utf-8")
 
 
 def _open(directory: Path) -> tuple[Any, Path]:
@@ -128,11 +153,16 @@ def _read_openai(path: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
     with gzip.open(path) as file:
         text = file.read(LONGEST_FILE).decode()
     merges = _pairs(text)[:OPENAI_MERGES]
+    return _numbered(merges), merges
+
+
+def _numbered(merges: list[tuple[str, str]]) -> dict[str, int]:
+    """The vocabulary that merges make."""
     # Bytes as signs that can be seen: those that Latin-1 shows stand for themselves, the others for 256 and up.
     seen = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     signs = [chr(i) for i in (*seen, *range(256, 512 - len(seen)))]
     pieces = [*signs, *(sign + SUFFIX for sign in signs), *(a + b for a, b in merges), START, END]
-    return {piece: i for i, piece in enumerate(pieces)}, merges
+    return {piece: i for i, piece in enumerate(pieces)}
 
 
 def _pairs(text: str) -> list[tuple[str, str]]:

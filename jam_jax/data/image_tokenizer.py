@@ -1,7 +1,7 @@
 """The image tokenizer in use: a trained VQGAN with its parameters, run in batches of one size on all local devices."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,10 @@ class ImageTokenizer:
 
         ValueError if one cannot be decoded, or if an array has another shape or dtype.
         """
+        return self.begin(pictures)()
+
+    def begin(self, pictures: Sequence[bytes] | np.ndarray) -> Callable[[], np.ndarray]:
+        """The same without waiting: the devices encode until the function returned is asked for the codes."""
         side = self.config.resolution
         if not isinstance(pictures, np.ndarray):
             pictures = np.array([read_picture(data, side) for data in pictures], np.uint8).reshape(-1, side, side, 3)
@@ -81,15 +85,15 @@ class ImageTokenizer:
             raise ValueError(
                 f"codes go from 0 to {self.config.codes - 1}, got some from {codes.min()} to {codes.max()}"
             )
-        return self._batched(self._decode, codes.astype(np.int32), np.empty((0, side, side, 3), np.uint8))
+        return self._batched(self._decode, codes.astype(np.int32), np.empty((0, side, side, 3), np.uint8))()
 
-    def _batched(self, function: Any, rows: np.ndarray, nothing: np.ndarray) -> np.ndarray:
-        """Apply a jitted function batch by batch; the last batch is filled up with its own first row."""
+    def _batched(self, function: Any, rows: np.ndarray, nothing: np.ndarray) -> Callable[[], np.ndarray]:
+        """Begin a jitted function batch by batch; the last batch is filled up with its own first row."""
         import jax
 
-        results = [nothing]
+        begun = []
         for start in range(0, len(rows), self.batch):
             part = rows[start : start + self.batch]
             full = np.concatenate([part, np.repeat(part[:1], self.batch - len(part), axis=0)])
-            results.append(np.asarray(function(self._params, jax.device_put(full, self._spread)))[: len(part)])
-        return np.concatenate(results)
+            begun.append(function(self._params, jax.device_put(full, self._spread)))
+        return lambda: np.concatenate([nothing, *(np.asarray(part) for part in begun)])[: len(rows)]

@@ -58,6 +58,7 @@ class JsonText:
             self.text = sorted(set(entries.values()) - special - {self._unknown}) if text is None else list(text)
             self._ids = set(self.text)
             kept = _kept_to_text(contents, self._ids, self._unknown)
+            self.spells_all = _spells_all(contents, self._ids)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"{where} is damaged: {type(error).__name__} {error}") from error
         try:
@@ -83,6 +84,18 @@ def _entries(model: dict[str, Any]) -> dict[str, int]:
     """Name → id of a model's own vocabulary, which Unigram keeps as a list of (piece, score)."""
     vocab = model["vocab"]
     return {piece: i for i, (piece, _) in enumerate(vocab)} if isinstance(vocab, list) else dict(vocab)
+
+
+def _spells_all(contents: dict[str, Any], text: set[int]) -> bool:
+    """Whether texts are put into bytes where need be, and `text` has an entry for each of the 256."""
+    cut = contents.get("pre_tokenizer") or {}
+    if contents["model"].get("byte_fallback"):
+        names = [f"<0x{b:02X}>" for b in range(256)]
+    elif any(step.get("type") == "ByteLevel" for step in (cut, *cut.get("pretokenizers", ()))):
+        names = list(_SIGNS.values())
+    else:
+        return False
+    return text.issuperset(map(_entries(contents["model"]).get, names))
 
 
 def _kept_to_text(contents: dict[str, Any], text: set[int], unknown: int | None) -> dict[str, Any]:

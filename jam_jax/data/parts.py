@@ -17,7 +17,7 @@ import numpy as np
 
 from jam_jax.config import write_whole
 from jam_jax.data.formats.tfds import full_disk
-from jam_jax.data.store import Store, write_store
+from jam_jax.data.store import Store, sha256, write_store
 
 if TYPE_CHECKING:
     from jam_jax.data.documents import Document
@@ -129,6 +129,7 @@ def merge(directory: str | Path) -> Store:
     with full_disk(directory):
         _join_lengths(directory / "lengths.npy", [store.lengths for store in stores], total)
         manifest = _join_manifests(parts, [store.manifest for store in stores])
+        manifest["lengths_sha256"] = sha256(directory / "lengths.npy")
         write_whole(directory / "manifest.json", json.dumps(manifest, indent=1) + "\n")
     return Store(directory)
 

@@ -31,6 +31,7 @@ class SentencePieceText:
         prefixed = _keep_to_text(self._model, set(self.text))
         ids = dict(zip(self.names, range(size), strict=True))
         spelt = [ids.get(f"<0x{b:02X}>") for b in SPACE.encode()]
+        self.spells_all = {ids.get(f"<0x{b:02X}>") for b in range(BYTES)} <= set(self.text)
         # A model that puts a space before each text would put one before each part of it too.
         self._space = None if prefixed or None in spelt else spelt
         self._unknown = self._model.unk_id()
@@ -77,8 +78,10 @@ def _open(path: Path) -> Any:
 
     if not path.is_file():
         raise ValueError(f"there is no text tokenizer {path}")
+    if not (contents := path.read_bytes()):  # which the library takes, and then has no pieces
+        raise ValueError(f"{path} is no SentencePiece model: it is empty")
     try:
-        return sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes())
+        return sentencepiece.SentencePieceProcessor(model_proto=contents)
     except RuntimeError as error:
         raise ValueError(f"{path} is no SentencePiece model: {error}") from error
 

@@ -6,8 +6,9 @@ import numpy as np
 
 from jam_jax.config import SourceConfig
 from jam_jax.data.neighbours import Neighbours
+from jam_jax.data.retrieved import standing
 from jam_jax.data.store import Store
-from jam_jax.tokens import TEXT, TokenSpace
+from jam_jax.tokens import TokenSpace
 
 
 class Sequences:
@@ -53,21 +54,15 @@ class Sequences:
         if not self._neighbours:
             return (np.concatenate([self._before, ids]) if len(self._before) else ids), prompt
         chosen = self._chosen(self._neighbours, np.array([document]), turn)[0].tolist()
-        retrieved = [self._retrieved(self._neighbours.bank, i) for i in chosen if i >= 0]
+        bank = self._neighbours.bank
+        retrieved = [self._standing(bank, i) for i in chosen if i >= 0]
         return np.concatenate([self._before, ids[: self._opening], *retrieved, ids[self._opening :]]), prompt
 
-    def _retrieved(self, bank: Store, document: int) -> np.ndarray:
-        """A document of the bank as it stands before another."""
-        ids = bank[document][self._opening :]
-        ends_in_text = len(ids) > 1 and self._space.modality[ids[-2]] == TEXT
-        if not ends_in_text:
-            return np.concatenate([ids[:-1], self._closing]).astype(np.int32)
-        if not self._closing:
-            raise ValueError(
-                f"document {document} of the bank {bank.directory} ends in a text: this vocabulary has nothing to put "
-                "between it and the next document, so that only documents that end in a picture can be retrieved"
-            )
-        return ids  # it keeps its </s>
+    def _standing(self, bank: Store, document: int) -> np.ndarray:
+        try:
+            return standing(self._space, bank[document])
+        except ValueError as error:
+            raise ValueError(f"document {document} of the bank {bank.directory}: {error}") from error
 
     def _chosen(self, neighbours: Neighbours, documents: np.ndarray, turn: int) -> np.ndarray:
         query = turn % self.turns

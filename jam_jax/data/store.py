@@ -121,13 +121,14 @@ def _write(
     np.save(aside / "lengths.npy", np.array(lengths, np.uint32).reshape(-1, 2))
     for shard in shards:
         path = aside / shard["file"]
-        shard |= {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        shard |= {"bytes": path.stat().st_size, "sha256": sha256(path)}
     return {
         "fingerprint": space.fingerprint,
         "documents": len(lengths) // 2,
         "tokens": int(counts.sum()),
         "counts": {name: int(counts[index]) for name, index in MODALITIES.items()},
         "dtype": dtype.str,
+        "lengths_sha256": sha256(aside / "lengths.npy"),
         "shards": shards,
     }
 
@@ -209,10 +210,11 @@ class Store:
             )
 
     def verify(self) -> None:
-        """Read every byte; ValueError names a shard whose checksum is wrong."""
-        for shard in self.manifest["shards"]:
-            if _sha256(self.directory / shard["file"]) != shard["sha256"]:
-                raise ValueError(f"store {self.directory}: {shard['file']} is damaged: tokenize again with {_COMMAND}")
+        """Read every byte; ValueError names a file whose checksum is wrong."""
+        files = {shard["file"]: shard["sha256"] for shard in self.manifest["shards"]}
+        for file, written in (files | {"lengths.npy": self.manifest.get("lengths_sha256")}).items():
+            if sha256(self.directory / file) != written:
+                raise ValueError(f"store {self.directory}: {file} is damaged: tokenize again with {_COMMAND}")
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_shards": {}, "lengths": None}  # open files do not travel to worker processes
@@ -258,6 +260,7 @@ _COMMAND = "python -m jam_jax.data tokenize"
 _MERGE = "python -m jam_jax.data merge"
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """The checksum of a file, as a manifest has it."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,6 +13,7 @@ class TextTokenizer(Protocol):
 
     names: list[str | None]  # the token of every id; None where there is none
     text: list[int]  # the ids that a text can be made of; `encode` makes no other
+    spells_all: bool  # whether any text can be spelt, by its bytes if need be; False: perhaps not
 
     def encode(self, text: str, /) -> list[int]:
         """Text (without lone surrogates) → ids; ValueError names what the vocabulary cannot spell."""

@@ -10,7 +10,7 @@ has a token of its own for the start of a document, a record begins with it.
 import dataclasses
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +101,12 @@ class Tokenizer:
             text = re.sub(r"[\ud800-\udfff]", "\ufffd", text)
         return self.text.encode(text) if text else []
 
+    def check(self, document: Document) -> None:
+        """ValueError if the vocabulary cannot spell a text of the document, which only one without bytes cannot."""
+        if not self.text.spells_all:
+            for text in (document.question, *document.texts):
+                self.encode_text(text)
+
     def decode_text(self, ids: Sequence[int] | np.ndarray) -> str:
         """Inverse of `encode_text`; ValueError names an id that is no text. Broken UTF-8 becomes U+FFFD."""
         ids = [int(i) for i in ids]
@@ -122,19 +128,34 @@ class Tokenizer:
 
     def encode_documents(self, documents: Iterable[Document]) -> Iterator[tuple[np.ndarray, int]]:
         """Documents → (ids int32 [T], length of the prompt) one by one; their pictures are encoded in full batches."""
-        waiting: list[Document] = []
+        begun: tuple[list[Document], Callable[[], np.ndarray]] | None = None
+        for batch, pictures in self._batches(documents):
+            # The devices encode one batch while the pictures of the next are read.
+            following = batch, self.image.begin(pictures) if pictures else lambda: np.empty((0, 0), np.int32)
+            if begun is not None:
+                yield from self._encode_all(*begun)
+            begun = following
+        if begun is not None:
+            yield from self._encode_all(*begun)
+
+    def _batches(self, documents: Iterable[Document]) -> Iterator[tuple[list[Document], list[bytes]]]:
+        """Documents with all their pictures, about as many as the image tokenizer takes at a time."""
+        batch: list[Document] = []
         pictures: list[bytes] = []
         for document in documents:
-            waiting.append(document)
+            batch.append(document)
             pictures += document.pictures
-            if len(waiting) >= 1024 or (pictures and len(pictures) >= self.image.batch):
-                yield from self._encode_all(waiting, pictures)
-                waiting, pictures = [], []
-        yield from self._encode_all(waiting, pictures)
+            if len(batch) >= 1024 or (pictures and len(pictures) >= self.image.batch):
+                yield batch, pictures
+                batch, pictures = [], []
+        if batch:
+            yield batch, pictures
 
-    def _encode_all(self, documents: list[Document], pictures: list[bytes]) -> Iterator[tuple[np.ndarray, int]]:
-        """Documents and all their pictures, in their order."""
-        codes, space = iter(self.encode_pictures(pictures)) if pictures else iter(()), self.space
+    def _encode_all(
+        self, documents: list[Document], encoded: Callable[[], np.ndarray]
+    ) -> Iterator[tuple[np.ndarray, int]]:
+        """Documents, and what gives the codes of all their pictures in their order."""
+        codes, space = iter(encoded()), self.space
         ids: list[int] = []  # of all documents: one array is made faster than one of each
         ends: list[tuple[int, int]] = []  # where each ends, and the length of its prompt
         for document in documents:

@@ -1,25 +1,31 @@
-"""The interleaved decoder: prompts are read in one pass, then one jitted `lax.while_loop` writes and draws.
+"""The interleaved decoder: prompts are read in one pass, then a jitted `lax.while_loop` writes and draws.
 
-Arrays are padded to shape buckets (rows, prompt length, buffer), each compiled once; numbers among the settings are
-traced. Padding changes no result: a padded row has ended before it starts, and slots past a row's position are unseen.
+Arrays are padded to shape buckets (rows, prompt length, cache slots), each compiled once; numbers among the settings
+are traced. Padding changes no result: a padded row has ended before it starts, and slots past a row's position are
+unseen. The loop hands over to the host when the cache is full, which then doubles it, so that no token attends to
+many more slots than there are tokens; and now and then, so that a caller can show what is there and a user can stop.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jam_jax.decode import prefill, weights
 from jam_jax.decode import state as states
 from jam_jax.decode import step as steps
+from jam_jax.decode.requests import Request, check, read
 from jam_jax.decode.settings import Settings
-from jam_jax.decode.state import DRAWING, ENDED, State
-from jam_jax.decode.step import Numbers
-from jam_jax.models import model
+from jam_jax.decode.state import ENDED, Numbers, State
+from jam_jax.decode.step import Program
+from jam_jax.models import few_rows
 from jam_jax.models.model import LanguageConfig
 from jam_jax.tokens import TokenSpace
+
+TURN = 256  # tokens until the host is asked whether to go on
 
 
 def generate(
@@ -27,49 +33,117 @@ def generate(
     params: dict,
     space: TokenSpace,
     prompts: Sequence[Sequence[int]],
-    settings: Settings = Settings(),
+    settings: Settings | Sequence[Settings] = Settings(),
     *,
     seed: int = 0,
     keys: jax.Array | None = None,
-    unconditional: Sequence[int] | None = None,
+    unconditional: Sequence[Sequence[int]] | None = None,
+    spans: Sequence[Sequence[int]] | None = None,
     rows: int = 64,
     advance: Callable[[int], None] | None = None,
 ) -> list[list[int]]:
     """Continue every prompt; gives the tokens after it, the end of the document included.
 
-    `keys` [len(prompts)] decide the samples, by default `row_keys(seed, len(prompts))`: a row's tokens depend on its
-    prompt, its key and the settings, never on its neighbours. At most `rows` prompts run at once, a power of two;
-    `advance(n)` hears of n finished ones. `unconditional` is what stands before the opening id in guidance's second
-    stream, by default the vocabulary's own, `TokenSpace.blank`.
+    `settings` are of all prompts or one of each. `keys` [len(prompts)] decide the samples, by default
+    `row_keys(seed, len(prompts))`: a row's tokens depend on its prompt, its key and its settings, never on its
+    neighbours. At most `rows` prompts run at once, a power of two; equal prompts among them are read once.
+    `advance(n)` hears of n finished ones. `unconditional` is, for each prompt, what stands before the opening id in
+    guidance's second stream, by default what its settings say. `spans`, for each prompt, are gaps to fill, as
+    `Request` has them. `params` are as they are stored, or prepared (`weights.prepare`).
     ValueError: a prompt that is empty, too long or malformed, no room for the picture that it opened, or settings and
     model that contradict each other.
     """
-    prefix = space.blank if unconditional is None else tuple(unconditional)
-    phases = [_check_prompt(config, space, prompt, settings, i) for i, prompt in enumerate(prompts)]
-    opened = any(phase == DRAWING for phase, _ in phases)
-    _check(config, space, settings, prefix, opened)
+    results: list[list[int]] = [[] for _ in prompts]
+    done = 0
+    for found in stream(
+        config, params, space, prompts, settings,
+        seed=seed, keys=keys, unconditional=unconditional, spans=spans, rows=rows, every=TURN,
+    ):  # fmt: skip
+        for row, part in found.items():
+            results[row] = part.ids
+        ended = sum(part.ended for part in found.values())
+        if advance is not None and ended:
+            advance(ended)
+        done += ended
+    assert done == len(prompts)
+    return results
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """What a row has so far."""
+
+    ids: list[int]  # the tokens after the prompt
+    ended: bool
+
+
+def stream(
+    config: LanguageConfig,
+    params: dict,
+    space: TokenSpace,
+    prompts: Sequence[Sequence[int]],
+    settings: Settings | Sequence[Settings] = Settings(),
+    *,
+    every: int,
+    seed: int = 0,
+    keys: jax.Array | None = None,
+    unconditional: Sequence[Sequence[int]] | None = None,
+    spans: Sequence[Sequence[int]] | None = None,
+    rows: int = 64,
+) -> Iterator[dict[int, Part]]:
+    """`generate`, `every` so many tokens: what the running prompts have, by number; the ended ones a last time.
+
+    Everything is checked before the first token. ValueError as `generate`.
+    """
+    requests = read(config, space, prompts, settings, unconditional, spans)
+    check(config, space, requests)
+    batch(len(requests), rows)
+    if every < 1:
+        raise ValueError(f"every must be at least 1 token, got {every}")
+    return _stream(config, params, space, requests, seed, keys, rows, every)
+
+
+def _stream(
+    config: LanguageConfig,
+    params: dict,
+    space: TokenSpace,
+    requests: list[Request],
+    seed: int,
+    keys: jax.Array | None,
+    rows: int,
+    every: int,
+) -> Iterator[dict[int, Part]]:
+    if not requests:
+        return
+    if keys is None:
+        keys = row_keys(seed, len(requests))
+    count = batch(len(requests), rows)
+    if not weights.is_ready(params):
+        config, params = weights.prepare(config, params, rows=count)
+    program = Program(config, space, any(r.settings.cd_k > 0 for r in requests))
+    sizes = prefill.sizes(config, space, requests)
+    for first in range(0, len(requests), count):
+        chunk = requests[first : first + count]
+        mine = keys[np.minimum(np.arange(first, first + count), len(requests) - 1)]
+        ended: set[int] = set()
+        for state in _turns(program, params, chunk, mine, count, sizes, every):
+            tokens, length, phase = (np.asarray(x) for x in (state.tokens, state.length, state.phase))
+            yield {
+                first + row: Part(tokens[row, len(request.prompt) : length[row]].tolist(), bool(phase[row] == ENDED))
+                for row, request in enumerate(chunk)
+                if row not in ended
+            }
+            ended |= set(np.flatnonzero(phase == ENDED).tolist())
+
+
+def batch(prompts: int, rows: int) -> int:
+    """How many rows decode at once: a power of two, at most `rows` and no more than there are prompts for.
+
+    A mesh in force may need some more, so that it divides them.
+    """
     if rows < 1:
         raise ValueError(f"rows must be at least 1, got {rows}")
-    if not prompts:
-        return []
-    if keys is None:
-        keys = row_keys(seed, len(prompts))
-    limits = [_limit(config, settings, prompt) for prompt in prompts]
-    guided = space.draws and settings.guidance != 1 and (settings.max_images > 0 or opened)
-    count = min(_power_of_two(len(prompts)), 1 << (rows.bit_length() - 1))
-    width = _power_of_two(max(len(p) for p in prompts), least=16)
-    slots = max(-(-max(limits) // 64) * 64, width, len(prefix) + len(space.picture_layout))
-    values, second = steps.numbers(settings), jnp.array(prefix, jnp.int32)
-    results: list[list[int]] = []
-    for first in range(0, len(prompts), count):
-        chunk = slice(first, first + count)
-        state = _start(space, prompts[chunk], phases[chunk], limits[chunk], keys[chunk], count, slots)
-        tokens, lengths = _decode(config, space, width, guided, params, values, second, state)
-        for row, prompt in enumerate(prompts[chunk]):
-            results.append(np.asarray(tokens)[row, len(prompt) : int(lengths[row])].tolist())
-        if advance is not None:
-            advance(len(prompts[chunk]))
-    return results
+    return prefill.spread(min(prefill.power_of_two(max(prompts, 1)), 1 << (rows.bit_length() - 1)))
 
 
 def row_keys(seed: int, rows: int) -> jax.Array:
@@ -77,143 +151,74 @@ def row_keys(seed: int, rows: int) -> jax.Array:
     return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(rows))
 
 
-def _check(
-    config: LanguageConfig, space: TokenSpace, settings: Settings, prefix: tuple[int, ...], opened: bool
-) -> None:
-    if space.vocab_size != config.vocab_size:
-        raise ValueError(
-            f"the model has {config.vocab_size} vocabulary rows, its tokenizer {space.vocab_size}: "
-            "they do not belong together"
-        )
-    room = states.picture_room(space)
-    most = settings.max_new_tokens
-    if space.draws and settings.max_images and not opened and most is not None and most < room:
-        raise ValueError(
-            f"max_new_tokens {most} has no room for a picture, which takes {room}: raise it, or set max_images to 0"
-        )
-    if len(prefix) + len(space.picture_layout) > config.max_positions or not prefix:
-        raise ValueError(f"the unconditional prompt must have 1 token or more and leave room for a picture: {prefix}")
-
-
-def _check_prompt(
-    config: LanguageConfig, space: TokenSpace, prompt: Sequence[int], settings: Settings, index: int
-) -> tuple[int, int]:
-    """(phase, place) that a prompt leaves its row in; ValueError if the row cannot be continued."""
-    if not prompt:
-        raise ValueError(f"prompt {index} is empty: begin it with the start of a document, {space.start}")
-    if len(prompt) >= config.max_positions:
-        raise ValueError(
-            f"prompt {index} has {len(prompt)} tokens, but the model has {config.max_positions} positions for prompt "
-            "and answer together: shorten it"
-        )
-    if wrong := [token for token in prompt if not 0 <= token < space.vocab_size]:
-        raise ValueError(f"prompt {index} holds the id {wrong[0]}, but the vocabulary has {space.vocab_size}")
-    try:
-        phase, place = states.read_prompt(space, prompt)
-    except ValueError as error:
-        raise ValueError(f"prompt {index} is malformed: {error}") from error
-    room = states.picture_room(space) - place
-    if phase == DRAWING and _limit(config, settings, prompt) - len(prompt) < room:
-        raise ValueError(
-            f"prompt {index} opens a picture that needs {room} more tokens, but it has {len(prompt)} itself, "
-            f"max_new_tokens is {settings.max_new_tokens} and the model has {config.max_positions} positions"
-        )
-    return phase, place
-
-
-def _limit(config: LanguageConfig, settings: Settings, prompt: Sequence[int]) -> int:
-    """One past the last position that this row may fill."""
-    wanted = config.max_positions if settings.max_new_tokens is None else len(prompt) + settings.max_new_tokens
-    return min(wanted, config.max_positions)
-
-
-def _start(
-    space: TokenSpace,
-    prompts: Sequence[Sequence[int]],
-    phases: Sequence[tuple[int, int]],
-    limits: Sequence[int],
+def _turns(
+    program: Program,
+    params: dict,
+    requests: list[Request],
     keys: jax.Array,
     rows: int,
-    slots: int,
-) -> State:
-    """The state before the prompts are read, padded to `rows` rows that have ended and `slots` positions."""
-    tokens = np.full((rows, slots), space.pad, np.int32)
-    length, limit, phase, place, images = np.zeros((5, rows), np.int32)
-    length[:], limit[:], phase[:] = 1, slots, ENDED
-    for row, (prompt, (p, q)) in enumerate(zip(prompts, phases, strict=True)):
-        tokens[row, : len(prompt)] = prompt
-        length[row], limit[row], phase[row], place[row], images[row] = len(prompt), limits[row], p, q, p == DRAWING
-    keys = keys[np.minimum(np.arange(rows), len(prompts) - 1)]
-    return State(
-        tokens=jnp.asarray(tokens),
-        length=jnp.asarray(length),
-        limit=jnp.asarray(limit),
-        phase=jnp.asarray(phase),
-        place=jnp.asarray(place),
-        images=jnp.asarray(images),
-        keys=keys,
-        cache=None,
-    )
+    sizes: prefill.Sizes,
+    every: int,
+) -> Iterator[State]:
+    """The states of one batch, `every` so many tokens and at its end."""
+    numbers = Numbers.of([r.settings for r in requests] + [requests[0].settings] * (rows - len(requests)))
+    state, slots = prefill.start(program, params, requests, keys, rows, sizes), sizes.first
+    left = every
+    while True:
+        state, left_now = run(program, params, numbers, state, jnp.int32(left))
+        left = int(left_now)
+        alive = bool(np.any(np.asarray(state.phase) != ENDED))
+        if left == 0 or not alive:
+            yield state
+            left = every
+        if not alive:
+            return
+        if bool(_full(program, state)):
+            slots = min(2 * slots, sizes.most)
+            state = prefill.grow(state, slots, sizes.second(slots))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _decode(
-    config: LanguageConfig,
-    space: TokenSpace,
-    width: int,
-    guided: bool,
-    params: dict,
-    values: Numbers,
-    prefix: jax.Array,
-    state: State,
-) -> tuple[jax.Array, jax.Array]:
-    """Read the prompts (at most `width` tokens) and decode until every row has ended: tokens [B, S], lengths [B]."""
-    cache = _read(config, params, state.tokens[:, :width], state.tokens.shape[1])
-    state = run(config, space, guided, params, values, prefix, dataclasses.replace(state, cache=cache))
-    return state.tokens, state.length
+@functools.partial(jax.jit, static_argnums=0)
+def _full(program: Program, state: State) -> jax.Array:
+    """Whether a row's last token has no slot to be read into."""
+    full = jnp.any((state.phase != ENDED) & (state.length > prefill.slots_of(state.cache)))
+    if state.second is None:
+        return full
+    drawing = states.draws(program.space, state)
+    at = steps.second_position(program.space, state)
+    return full | jnp.any(drawing & (at >= prefill.slots_of(state.second)))
 
 
-def _read(config: LanguageConfig, params: dict, tokens: jax.Array, slots: int) -> model.Cache:
-    """A cache of `slots` that has read tokens [B, T] in one pass; pads at the right are written over later."""
-    positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-    return model.forward(config, params, tokens, positions, model.empty_cache(config, tokens.shape[0], slots))[1]
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
+def run(program: Program, params: dict, numbers: Numbers, state: State, tokens: jax.Array) -> tuple[State, jax.Array]:
+    """Decode until every row has ended, the cache is full, or `tokens` are written; gives how many of these are left.
 
-
-def run(
-    config: LanguageConfig,
-    space: TokenSpace,
-    guided: bool,
-    params: dict,
-    values: Numbers,
-    prefix: jax.Array,
-    state: State,
-) -> State:
-    """Decode until every row has ended.
-
-    Two loops take turns, so that the second stream is computed only while some row draws, and its cache, whose only
-    lasting part is `prefix` [P], exists only then; a row that begins a picture meanwhile just joins in.
+    Two loops take turns, so that the second stream is computed only while some row draws; a row that begins a picture
+    meanwhile just joins in.
     """
+    Carry = tuple[State, jax.Array]
 
-    def alive(state: State) -> jax.Array:
-        return jnp.any(state.phase != ENDED)
+    def goes_on(carry: Carry) -> jax.Array:
+        state, left = carry
+        return jnp.any(state.phase != ENDED) & (left > 0) & ~_full(program, state)
 
-    def drawing(state: State) -> jax.Array:
-        return jnp.any(states.draws(space, state))
+    def drawing(carry: Carry) -> jax.Array:
+        return jnp.any(states.draws(program.space, carry[0]))
 
-    plain = functools.partial(steps.step, config, space, params, values)
-    if not guided:
-        return jax.lax.while_loop(alive, plain, state)
-    second = _read(config, params, prefix[None], state.tokens.shape[1])
-    guide = functools.partial(steps.guided_step, config, space, params, values, prefix.shape[0])
+    rows = state.length.shape[0]
+    once, twice = (few_rows.suited(params, n) for n in (rows, 2 * rows))
 
-    def turn(state: State) -> State:
-        state = jax.lax.while_loop(lambda s: alive(s) & ~drawing(s), plain, state)
-        state = dataclasses.replace(state, cache=steps.join(state.cache, second))
-        state = jax.lax.while_loop(drawing, guide, state)
-        return dataclasses.replace(state, cache=steps.split(state.cache))
+    def plain(carry: Carry) -> Carry:
+        return steps.step(program, once, numbers, carry[0]), carry[1] - 1
 
-    return jax.lax.while_loop(alive, turn, state)
+    def guided(carry: Carry) -> Carry:
+        return steps.guided_step(program, twice, numbers, carry[0]), carry[1] - 1
 
+    if state.second is None:
+        return jax.lax.while_loop(goes_on, plain, (state, tokens))
 
-def _power_of_two(n: int, least: int = 1) -> int:
-    return max(least, 1 << (n - 1).bit_length())
+    def turn(carry: Carry) -> Carry:
+        carry = jax.lax.while_loop(lambda c: goes_on(c) & ~drawing(c), plain, carry)
+        return jax.lax.while_loop(lambda c: goes_on(c) & drawing(c), guided, carry)
+
+    return jax.lax.while_loop(goes_on, turn, (state, tokens))

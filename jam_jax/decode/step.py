@@ -1,86 +1,60 @@
 """One token for every row: the model reads each row's last token, and the next one is sampled or forced.
 
-With guidance (arXiv 2309.15564, section 3) the unconditional rows go through the model in
-the same pass. Their stream is a short prefix, the opening id, and the same codes, at positions of its own; since a
-cache slot is a position, a new picture simply writes over the last one's slots.
+With guidance (arXiv 2309.15564, section 3) the unconditional rows go through the model in the same pass, and have a
+cache of their own. Their stream is a short prefix, the opening id, and the same codes, at positions of its own; since
+a cache slot is a position, a new picture simply writes over the last one's slots.
 """
 
 import dataclasses
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jam_jax import sampling
 from jam_jax.decode import state as states
-from jam_jax.decode.settings import Settings
-from jam_jax.decode.state import State
+from jam_jax.decode.state import Numbers, State
 from jam_jax.models import model
+from jam_jax.models.cached import Parts
 from jam_jax.models.model import LanguageConfig
-from jam_jax.tokens import CODE, TokenSpace
+from jam_jax.tokens import CODE, IMAGE, TEXT, TokenSpace
 
 
-class Numbers(NamedTuple):
-    """The settings that are numbers: traced, so that changing one does not compile again. Pairs are (text, image)."""
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """What a compiled loop depends on besides the shapes of its arrays."""
 
-    temperature: jax.Array  # [2] float32
-    top_k: jax.Array  # [2] int32
-    top_p: jax.Array  # [2] float32
-    guidance: jax.Array  # [] float32
-    max_images: jax.Array  # [] int32
-
-
-def numbers(settings: Settings) -> Numbers:
-    """The numbers of the settings as arrays."""
-    pair = (settings.text, settings.image)
-    return Numbers(
-        jnp.array([s.temperature for s in pair], jnp.float32),
-        jnp.array([s.top_k for s in pair], jnp.int32),
-        jnp.array([s.top_p for s in pair], jnp.float32),
-        jnp.float32(settings.guidance),
-        jnp.int32(settings.max_images),
-    )
+    config: LanguageConfig
+    space: TokenSpace
+    contrastive: bool = False  # whether some row asks for contrastive decoding
 
 
-def step(config: LanguageConfig, space: TokenSpace, params: dict, values: Numbers, state: State) -> State:
-    """The next token of every row, without guidance; the cache has B rows."""
+def step(program: Program, params: dict, numbers: Numbers, state: State) -> State:
+    """The next token of every row, without guidance."""
     tokens, positions = _last(state)
-    logits, cache = model.forward(config, params, tokens[:, None], positions[:, None], state.cache)
-    return _choose(space, values, dataclasses.replace(state, cache=cache), logits[:, 0])
+    logits, cache = model.forward(program.config, params, tokens[:, None], positions[:, None], state.cache)
+    return _choose(program, numbers, dataclasses.replace(state, cache=cache), logits[:, 0])
 
 
-def guided_step(
-    config: LanguageConfig, space: TokenSpace, params: dict, values: Numbers, prefix: int, state: State
-) -> State:
-    """The next token of every row, with guidance on the rows that draw; the cache has 2B rows (see `join`).
-
-    `prefix` is the number of tokens before the opening id in the unconditional stream.
-    """
+def guided_step(program: Program, params: dict, numbers: Numbers, state: State) -> State:
+    """The next token of every row, with guidance on the rows that draw."""
     tokens, positions = _last(state)
-    drawing = states.draws(space, state)
     # A row that does not draw parks its second stream on the opening id, which its next picture writes anew.
-    other = jnp.where(drawing, tokens, space.picture_layout[0])
-    there = prefix + jnp.where(drawing, state.place - 1, 0)
-    tokens, positions = jnp.concatenate([tokens, other]), jnp.concatenate([positions, there])
-    logits, cache = model.forward(config, params, tokens[:, None], positions[:, None], state.cache)
+    opening = program.space.picture_layout[0]
+    other = jnp.where(states.draws(program.space, state), tokens, opening)
+    tokens = jnp.concatenate([tokens, other])
+    positions = jnp.concatenate([positions, second_position(program.space, state)])
+    joined = jax.tree.map(Parts, state.cache, state.second)
+    logits, joined = model.forward(program.config, params, tokens[:, None], positions[:, None], joined)
+    cache, second = (
+        jax.tree.map(lambda parts, i=i: parts[i], joined, is_leaf=lambda x: isinstance(x, Parts)) for i in range(2)
+    )
     conditional, unconditional = jnp.split(logits[:, 0], 2)
-    guided = sampling.guide(conditional, unconditional, values.guidance)
-    logits = jnp.where(drawing[:, None], guided, conditional)
-    return _choose(space, values, dataclasses.replace(state, cache=cache), logits)
+    return _choose(program, numbers, dataclasses.replace(state, cache=cache, second=second), conditional, unconditional)
 
 
-def join(cache: Any, unconditional: Any) -> Any:
-    """A cache of B rows and the unconditional prefix's one row, [L, rows, S, K, H] each, as a cache of 2B rows."""
-
-    def both(a: jax.Array, b: jax.Array) -> jax.Array:
-        return jnp.concatenate([a, jnp.broadcast_to(b, a.shape)], axis=1)
-
-    return jax.tree.map(both, cache, unconditional)
-
-
-def split(cache: Any) -> Any:
-    """The first B rows of a cache of 2B rows."""
-    return jax.tree.map(lambda a: a[:, : a.shape[1] // 2], cache)
+def second_position(space: TokenSpace, state: State) -> jax.Array:
+    """int32 [B]: where the last token of every row stands in the unconditional stream."""
+    return state.prefix + jnp.where(states.draws(space, state), state.place - 1, 0)
 
 
 def _last(state: State) -> tuple[jax.Array, jax.Array]:
@@ -89,11 +63,38 @@ def _last(state: State) -> tuple[jax.Array, jax.Array]:
     return jnp.take_along_axis(state.tokens, at[:, None], axis=1)[:, 0], at
 
 
-def _choose(space: TokenSpace, values: Numbers, state: State, logits: jax.Array) -> State:
+def _choose(
+    program: Program, numbers: Numbers, state: State, logits: jax.Array, unconditional: jax.Array | None = None
+) -> State:
     """Append to every row the token that is forced, or one sampled from logits [B, V] among the allowed."""
-    logits = jnp.where(states.allowed(space, state, values.max_images), logits, -jnp.inf)
-    kind = states.draws(space, state).astype(jnp.int32)
+    space = program.space
+    may = states.allowed(space, state, numbers)
+    if unconditional is not None:
+        logits = jnp.where(
+            states.draws(space, state)[:, None], _guided(program, numbers, logits, unconditional, may), logits
+        )
+    kind = states.chooses_code(space, state).astype(jnp.int32)
+    row = jnp.arange(kind.shape[0])
+    if state.seen is not None:
+        modality = jnp.asarray(space.modality)
+        own = modality == jnp.where(kind == 1, IMAGE, TEXT)[:, None]
+        logits = sampling.penalise(logits, state.seen & own, numbers.penalty[row, kind])
+    logits = jnp.where(may, logits, -jnp.inf)
     keys = jax.vmap(jax.random.fold_in)(state.keys, state.length)
-    token = sampling.sample(keys, logits, values.temperature[kind], values.top_k[kind], values.top_p[kind])
+    limits = (numbers.temperature[row, kind], numbers.top_k[row, kind], numbers.top_p[row, kind])
+    token = sampling.sample(keys, logits, *limits)
     forced = states.forced(space, state)
     return states.advance(space, state, jnp.where(forced == CODE, token, forced))
+
+
+def _guided(
+    program: Program, numbers: Numbers, conditional: jax.Array, unconditional: jax.Array, may: jax.Array
+) -> jax.Array:
+    """The logits [B, V] that both streams make together; a strength of 1 leaves the conditional ones as they are."""
+    strength = numbers.guidance[:, None]
+    guided = jnp.where(strength == 1, conditional, sampling.guide(conditional, unconditional, strength))
+    if not program.contrastive:
+        return guided
+    c, u = (jnp.where(may, x, -jnp.inf) for x in (conditional, unconditional))
+    other = sampling.contrast(c, u, jnp.maximum(numbers.cd_k, 1), numbers.cd_share)
+    return jnp.where(numbers.cd_k[:, None] > 0, other, guided)

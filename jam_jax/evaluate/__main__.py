@@ -2,13 +2,19 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jam_jax import config
-from jam_jax.decode.settings import Settings
+from jam_jax.decode.settings import Settings, check_bank
 from jam_jax.machine import keep_freed_memory
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from jam_jax.data.store import Store
+    from jam_jax.tokens import TokenSpace
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,10 +25,14 @@ class Perplexity:
     store: str  # token store
     out: str = ""  # JSON file to write; empty: print only
     limit: int = 0  # documents to read, the first ones; 0: all
+    neighbours: str = ""  # neighbour table of the store, whose documents go before each one; empty: none do
+    retrieved: int = 2  # of them, at most
 
     def __post_init__(self) -> None:
         if self.limit < 0:
             raise ValueError(f"--limit must be 0 (all documents) or more, got {self.limit}")
+        if self.retrieved < 1:
+            raise ValueError(f"--retrieved must be at least 1, got {self.retrieved}: for none leave --neighbours out")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,10 +46,13 @@ class Draw:
     count: int = 100  # captions; of the built-in world's, those with one or two shapes
     seed: int = 0
     settings: Settings = Settings()
+    retrieve: int = 0  # documents of the bank that go before each caption, at most
+    bank: str = ""  # directory of the memory bank that they are from
 
     def __post_init__(self) -> None:
         _check_count(self.count)
         config.check_seed(self.seed)
+        check_bank(self.retrieve, self.bank)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,8 +93,12 @@ def measure(options: Perplexity) -> None:
     space = tokens.load(checkpoint.tokenizer_dir(options.model))
     store.check(space)
     count = min(options.limit or len(store), len(store))
-    found = perplexity(model_config, params, space, (store[i] for i in range(count)))
+    contexts = None
+    if options.neighbours:
+        contexts = _contexts(options, store, space, model_config.max_positions, count)
+    found = perplexity(model_config, params, space, (store[i] for i in range(count)), contexts=contexts)
     values: dict[str, Any] = {"model": options.model, "store": options.store, "documents": count}
+    values |= {"neighbours": options.neighbours}
     values |= {"text": found.text, "image": found.image, "all": found.all}
     # JSON knows no nan: a store without pictures has no image perplexity.
     values = {k: None if v != v else v for k, v in values.items()}
@@ -97,6 +114,24 @@ def measure(options: Perplexity) -> None:
         config.write_whole(path, json.dumps(values, indent=1) + "\n")
 
 
+def _contexts(
+    options: Perplexity, store: "Store", space: "TokenSpace", positions: int, count: int
+) -> "Iterator[np.ndarray]":
+    """The ids of the documents that go before each of the first `count` of a store, as many as fit."""
+    import numpy as np
+
+    from jam_jax.data.neighbours import Neighbours
+    from jam_jax.data.retrieved import before
+    from jam_jax.retrieval.choose import LIMIT
+
+    table = Neighbours(options.neighbours, store)
+    table.bank.check(space)
+    chosen = table.choose(np.arange(count), 0, options.retrieved, LIMIT)
+    for i, numbers in enumerate(chosen.tolist()):
+        room = positions - int(store.lengths[i, 0])
+        yield before(space, (table.bank[n] for n in numbers if n >= 0), room)
+
+
 def draw(options: Draw) -> None:
     """The `draw` command."""
     from jam_jax import api, progress
@@ -105,8 +140,13 @@ def draw(options: Draw) -> None:
     model = api.load(options.model)
     wanted = world.captions(options.captions, options.split, options.count)
     texts = [caption.text for caption in wanted]
+    found = None
+    if options.bank:
+        from jam_jax.retrieval.prompts import finder
+
+        found = finder(options.bank, "", model.space, options.retrieve)(texts)
     with progress.bar("draw", len(wanted)) as advance:
-        answers = model.generate(texts, "picture", options.settings, options.seed, advance=advance)
+        answers = model.generate(texts, "picture", options.settings, options.seed, retrieved=found, advance=advance)
     drawn = [world.marked(caption, _parts(a.parts)) for caption, a in zip(wanted, answers, strict=True)]
     samples.save(drawn, options.out, settings=options.settings, model=options.model, split=options.split)
     for kind in (samples.FEW, samples.THREE):

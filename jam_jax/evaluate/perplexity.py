@@ -8,6 +8,7 @@ MS-COCO's perplexity in the paper is over all tokens of caption and picture toge
 import contextlib
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Iterable, Iterator
 
@@ -22,6 +23,7 @@ from jam_jax.models.model import LanguageConfig
 from jam_jax.sharding import batch_sharding
 from jam_jax.tokens import TokenSpace
 
+NOTHING = np.empty(0, np.int32)  # no context
 GROUPS = ("text", "image", "end", "special")  # of targets; "end" is the end of the document, "special" the rest
 
 
@@ -60,20 +62,24 @@ def perplexity(
     space: TokenSpace,
     records: Iterable[np.ndarray],
     *,
+    contexts: Iterable[np.ndarray] | None = None,
     batch_tokens: int = 4096,
     mesh: Mesh | None = None,
 ) -> Perplexity:
     """Perplexity of a model on records of token ids, int32 [n] each (a store's: no leading `</s>`, a closing one).
 
     A record longer than the model's positions is read in windows that overlap by half, so that each target counted in
-    a later window has at least half a window before it. `batch_tokens` bounds a batch's padded size. With a mesh the
-    rows of a batch are spread over it; every process gives the same records and gets the same sums.
-    ValueError if there is no record, or an id outside the vocabulary.
+    a later window has at least half a window before it. `contexts` are ids that stand before each record, after the
+    start of its document, and are read but are no targets: retrieved documents. `batch_tokens` bounds a batch's padded
+    size. With a mesh the rows of a batch are spread over it; every process gives the same records and gets the same
+    sums.
+    ValueError if there is no record, an id outside the vocabulary, or no room for a record and its context.
     """
     rows = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
     group = _groups(space)
     nll, count = np.zeros(len(GROUPS)), np.zeros(len(GROUPS), np.int64)
-    windows = (w for record in records for w in _windows(record, config, space))
+    paired = zip(records, itertools.repeat(NOTHING) if contexts is None else contexts, strict=contexts is not None)
+    windows = (w for record, context in paired for w in _windows(record, context, config, space))
     with jax.set_mesh(mesh) if mesh is not None else contextlib.nullcontext():
         for tokens, counted in _batches(windows, config.max_positions, batch_tokens, rows, space.pad):
             placed = tokens if mesh is None else jax.device_put(tokens, batch_sharding(mesh))
@@ -103,8 +109,10 @@ def _groups(space: TokenSpace) -> np.ndarray:
     return table
 
 
-def _windows(record: np.ndarray, config: LanguageConfig, space: TokenSpace) -> Iterator[tuple[np.ndarray, int]]:
-    """`</s>` + record in pieces of at most max_positions targets, each with its first target that counts."""
+def _windows(
+    record: np.ndarray, context: np.ndarray, config: LanguageConfig, space: TokenSpace
+) -> Iterator[tuple[np.ndarray, int]]:
+    """`</s>` + context + record in pieces of at most max_positions targets, each with its first target that counts."""
     if len(record) and not 0 <= record.min() <= record.max() < config.vocab_size:
         raise ValueError(
             f"a document holds id {record.max()}, but the model has {config.vocab_size} rows: "
@@ -112,9 +120,16 @@ def _windows(record: np.ndarray, config: LanguageConfig, space: TokenSpace) -> I
         )
     sequence = np.concatenate([space.before_record, record]).astype(np.int32)
     size = config.max_positions
+    if len(context):
+        sequence = np.concatenate([sequence[:1], context, sequence[1:]]).astype(np.int32)
+        if len(sequence) - 1 > size:
+            raise ValueError(
+                f"a document of {len(record)} tokens and {len(context)} retrieved ones do not fit the model's {size} "
+                "positions: retrieve fewer"
+            )
     hop = max(size // 2, 1)
     for start in range(0, max(len(sequence) - 1 - size + hop, 1), hop):
-        yield sequence[start : start + size + 1], size - hop if start else 0
+        yield sequence[start : start + size + 1], size - hop if start else len(context)
 
 
 def _batches(

@@ -1,18 +1,14 @@
-"""Causal attention with a cache that is passed in and handed back.
+"""The parts of causal attention: projections, what a query sees, and the reference that computes it.
 
-A cache slot *is* a position: the key of the token at position p of a row lies in slot p, and a query at position p
-sees the slots 0..p. So a row needs no length: what lies beyond its position is never seen, and writing at a position
-again replaces what stood there (a guided picture restarts its unconditional stream that way).
-
-Without a cache a row may hold several documents: where the positions return to 0 a new one begins, and sees nothing
-of those before it.
+A row may hold several documents: where the positions return to 0 a new one begins, and sees nothing of those before
+it. How a few tokens attend to a cache stands in `cached`.
 """
 
 import jax
 import jax.numpy as jnp
 
 from jam_jax.config import DecoderConfig
-from jam_jax.models.layers import Params, biased, head_norm, rope
+from jam_jax.models.layers import Params, biased, head_norm, rope, times
 from jam_jax.sharding import shard
 
 KV = tuple[jax.Array, jax.Array]  # keys and values of one layer, each [B, S, K, H]
@@ -39,20 +35,27 @@ def project_keys_values(config: DecoderConfig, params: Params, x: jax.Array, pos
 
 
 def _project(config: DecoderConfig, params: Params, name: str, x: jax.Array) -> jax.Array:
-    return biased(config, params, name, jnp.einsum("BTD,DNH->BTNH", x, params[name].astype(x.dtype)))
+    return biased(config, params, name, times(params, name, "BTD,DNH->BTNH", x))
 
 
-def visible(positions: jax.Array, slots: int | None) -> jax.Array:
-    """What each query sees: positions [B, T] → bool [B, T, S], over `slots` of a cache or, for None, the T tokens."""
-    if slots is not None:
-        return jnp.arange(slots) <= positions[:, :, None]
-    document = jnp.cumsum(positions == 0, axis=1)
-    order = jnp.arange(positions.shape[1])
-    return (order <= order[:, None]) & (document[:, None] == document[:, :, None])
+def documents(positions: jax.Array) -> jax.Array:
+    """The documents of a row, numbered: positions [B, T] → int32 [B, T]. One begins wherever the position is 0."""
+    return jnp.cumsum(positions == 0, axis=1)
+
+
+def before(length: int, documents: jax.Array | None = None) -> jax.Array:
+    """What each query of a row sees, itself and what comes before, in its document: bool [B, T, S], B = 1 for None."""
+    seen = jnp.tri(length, dtype=bool)[None]
+    return seen if documents is None else seen & (documents[:, None] == documents[:, :, None])
+
+
+def filled(positions: jax.Array, slots: int) -> jax.Array:
+    """What each query sees of a cache: positions [B, T] → bool [B, T, slots]."""
+    return jnp.arange(slots) <= positions[:, :, None]
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, seen: jax.Array) -> jax.Array:
-    """Softmax attention in float32: q [B, T, N, H], k and v [B, S, K, H], seen bool [B, T, S] → [B, T, N, H].
+    """Softmax attention in float32: q [B, T, N, H], k and v [B, S, K, H], seen bool [B or 1, T, S] → [B, T, N, H].
 
     Query head n reads key-value head n // (N / K).
     """
@@ -67,11 +70,4 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, seen: jax.Array) -> jax.Arr
 
 def output(config: DecoderConfig, params: Params, x: jax.Array) -> jax.Array:
     """Heads [B, T, N, H] → [B, T, D]."""
-    return biased(config, params, "o", jnp.einsum("BTNH,NHD->BTD", x, params["o"].astype(x.dtype)))
-
-
-def update_cache(cache: KV, new: KV, positions: jax.Array) -> KV:
-    """Write new keys and values [B, T, K, H] into the slots `positions` [B, T]; slots past the end are dropped."""
-    rows = jnp.arange(positions.shape[0])[:, None]
-    keys, values = (c.at[rows, positions].set(n.astype(c.dtype), mode="drop") for c, n in zip(cache, new, strict=True))
-    return keys, values
+    return biased(config, params, "o", times(params, "o", "BTNH,NHD->BTD", x))

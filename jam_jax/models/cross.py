@@ -14,10 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from jam_jax.config import CrossConfig, DecoderConfig
-from jam_jax.models import attention, decoder
-from jam_jax.models.attention import KV
+from jam_jax.models import attention, decoder, kernels
 from jam_jax.models.layers import Params, feed_forward, norm
-from jam_jax.sharding import shard
+from jam_jax.sharding import gathered, shard
 
 Towers = dict[str, jax.Array]  # states of "llm" and "img", each [B, T, D]
 
@@ -28,82 +27,60 @@ def cross_block(
     x: jax.Array,
     other: jax.Array,
     positions: jax.Array,
-    cache: KV | None,
-) -> tuple[jax.Array, KV | None]:
+    documents: jax.Array | None = None,
+) -> jax.Array:
     """A whole block whose keys and values come from the other tower's raw residual stream, causally.
 
     Only the query side is normalised, as in the original.
     """
     q = attention.project_queries(config, params["attn"], norm(config, params["attn_norm"], x), positions)
     kv = attention.project_keys_values(config, params["attn"], other, positions)
-    if cache is not None:
-        kv = cache = attention.update_cache(cache, kv, positions)
-    seen = attention.visible(positions, None if cache is None else kv[0].shape[1])
-    x = x + attention.output(config, params["attn"], attention.attend(q, *kv, seen))
+    x = x + attention.output(config, params["attn"], kernels.causal(config, q, *kv, documents))
     x = x + feed_forward(config, params["ffn"], norm(config, params["ffn_norm"], x))
-    return shard(x, "batch", "length", "embed"), cache
+    return shard(x, "batch", "length", "embed")
 
 
 def run_towers(
-    config: CrossConfig, params: Params, x: Towers, positions: jax.Array, cache: Params | None
-) -> tuple[Towers, Params | None]:
+    config: CrossConfig, params: Params, x: Towers, positions: jax.Array, documents: jax.Array | None = None
+) -> Towers:
     """All self blocks of both towers, with the cross blocks after layers 0, every, 2 every, …
 
     Scanned over groups of `every` layers, so the program's size does not grow with depth; layers that do not fill a
-    last group form a shorter one. `cache` holds the stacked caches of {"self": {llm, img}, "cross": {llm, img}}.
+    last group form a shorter one.
     """
     configs = {"llm": config.llm, "img": config.img}
     layers = {name: params[name]["layers"] for name in configs}
-    self_cache = None if cache is None else cache["self"]
-    if not config.every:
-        new_self = {}
-        for name, c in configs.items():
-            mine = None if self_cache is None else self_cache[name]
-            x = x | {}
-            x[name], new_self[name] = decoder.run_layers(c, layers[name], x[name], positions, mine)
-        return x, None if cache is None else {"self": new_self, "cross": cache["cross"]}
 
-    def group(x: Towers, inputs: tuple) -> tuple[Towers, tuple]:
-        layers, self_cache, cross, cross_cache = inputs
-        first, rest = _split(layers, 1), _split(self_cache, 1)
-        heads, tails = {}, {}
-        for name, c in configs.items():
-            mine = None if self_cache is None else rest[0][name]
-            x = x | {}
-            x[name], heads[name] = decoder.run_layers(c, first[0][name], x[name], positions, mine)
-        before, new_cross = x, {}
-        for name, other in (("llm", "img"), ("img", "llm")):
-            mine = None if cross_cache is None else cross_cache[name]
-            x = x | {}
-            # Both directions read the states from before either is updated.
-            x[name], new_cross[name] = cross_block(
-                configs[name], cross[name], before[name], before[other], positions, mine
+    def run_selves(layers: Params, x: Towers) -> Towers:
+        return {name: decoder.run_layers(c, layers[name], x[name], positions, documents) for name, c in configs.items()}
+
+    if not config.every:
+        return run_selves(layers, x)
+
+    def group(x: Towers, inputs: tuple[Params, Params]) -> tuple[Towers, None]:
+        layers, cross = inputs
+        first, rest = _split(layers, 1)
+        x = run_selves(first, x)
+        # Both directions read the states from before either is updated.
+        x = {
+            name: cross_block(
+                configs[name], gathered(cross[name], configs[name].dtype), x[name], x[other], positions, documents
             )
-        for name, c in configs.items():
-            mine = None if self_cache is None else rest[1][name]
-            x = x | {}
-            x[name], tails[name] = decoder.run_layers(c, first[1][name], x[name], positions, mine)
-        if cache is None:
-            return x, (None, None)
-        joined = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), heads, tails)
-        return x, (joined, new_cross)
+            for name, other in (("llm", "img"), ("img", "llm"))
+        }
+        return run_selves(rest, x), None
 
     # The group is recomputed as a whole; its layers need not be recomputed once more inside.
     configs = {name: dataclasses.replace(c, remat="none") for name, c in configs.items()}
     body = decoder.rematerialised(config.img, group)
     full = config.img.layers // config.every
-    head, tail = _split((layers, self_cache), full * config.every)
-    cross_head, cross_tail = _split((params["cross"], None if cache is None else cache["cross"]), full)
+    head, tail = _split(layers, full * config.every)
+    cross_head, cross_tail = _split(params["cross"], full)
     grouped = jax.tree.map(lambda a: a.reshape(full, config.every, *a.shape[1:]), head)
-    x, (new_self, new_cross) = jax.lax.scan(body, x, (*grouped, *cross_head))
-    new_self = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), new_self)
+    x, _ = jax.lax.scan(body, x, (grouped, cross_head))
     if config.img.layers % config.every:
-        one = jax.tree.map(lambda a: a[0], cross_tail)
-        x, (tail_self, tail_cross) = body(x, (*tail, *one))
-        if cache is not None:
-            new_self = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), new_self, tail_self)
-            new_cross = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), new_cross, tail_cross)
-    return x, None if cache is None else {"self": new_self, "cross": new_cross}
+        x, _ = body(x, (tail, jax.tree.map(lambda a: a[0], cross_tail)))
+    return x
 
 
 def _split(tree: Any, at: int) -> tuple[Any, Any]:
@@ -112,41 +89,33 @@ def _split(tree: Any, at: int) -> tuple[Any, Any]:
 
 
 class CrossDecoder(nn.Module):
-    """tokens [B, T] int32, positions [B, T] int32 (default 0..T-1), cache → logits [B, T, V] float32, cache."""
+    """tokens [B, T] int32, positions [B, T] int32 (default 0..T-1) → logits [B, T, V] float32.
+
+    With `head` false the normalised states [B, T, D] that the head would read, in place of the logits.
+    """
 
     config: CrossConfig
 
     @nn.compact
-    def __call__(
-        self, tokens: jax.Array, positions: jax.Array | None = None, cache: Params | None = None
-    ) -> tuple[jax.Array, Params | None]:
+    def __call__(self, tokens: jax.Array, positions: jax.Array | None = None, *, head: bool = True) -> jax.Array:
         c = self.config
         table = self.param("embed", decoder.init_embed, c.img)
         params = {name: self.param(name, _init_tower, t) for name, t in (("llm", c.llm), ("img", c.img))}
         params["cross"] = self.param("cross", init_cross, c)
         project = self.param("project", init_project, c)
         final = self.param("final_norm", decoder.init_norm, c.img)
-        head = (
+        output = (
             table["tokens"]
             if c.img.tied
             else self.param("unembed", decoder.normal(c.img.init_std), table["tokens"].shape)
         )
-        if positions is None:
-            positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+        positions, documents = decoder.places(tokens, positions)
         x = decoder.embed(c.img, table, tokens, positions)
-        towers, cache = run_towers(c, params, {"llm": x, "img": x}, positions, cache)
+        towers = run_towers(c, params, {"llm": x, "img": x}, positions, documents)
         both = jnp.concatenate([towers["img"], towers["llm"]], axis=-1)  # image tower first: [B, T, 2D]
-        x = shard(jnp.einsum("BTE,ED->BTD", both, project.astype(both.dtype)), "batch", "length", "embed")
-        return decoder.unembed(head, norm(c.img, final, x)), cache
-
-
-def empty_cache(config: CrossConfig, batch: int, slots: int) -> Params:
-    """Zeros for both towers' layers and both directions' cross blocks."""
-    towers = {"llm": config.llm, "img": config.img}
-    return {
-        "self": {name: decoder.empty_cache(c, c.layers, batch, slots) for name, c in towers.items()},
-        "cross": {name: decoder.empty_cache(c, config.cross_blocks, batch, slots) for name, c in towers.items()},
-    }
+        project = gathered({"project": project}, c.img.dtype)["project"]
+        x = norm(c.img, final, shard(jnp.einsum("BTE,ED->BTD", both, project), "batch", "length", "embed"))
+        return decoder.unembed(output, x) if head else x
 
 
 def _init_tower(key: jax.Array, config: DecoderConfig) -> Params:

@@ -13,52 +13,56 @@ import jax
 import jax.numpy as jnp
 
 from jam_jax.config import DecoderConfig
-from jam_jax.models import attention
-from jam_jax.models.attention import KV
-from jam_jax.models.layers import Params, feed_forward, norm
-from jam_jax.sharding import shard
+from jam_jax.models import attention, kernels
+from jam_jax.models.layers import Params, feed_forward, lookup, norm
+from jam_jax.sharding import gathered, shard
 
 
 def block(
-    config: DecoderConfig, params: Params, x: jax.Array, positions: jax.Array, cache: KV | None
-) -> tuple[jax.Array, KV | None]:
-    """One transformer block: x [B, T, D], positions [B, T], cache of this layer [B, S, K, H] or None."""
+    config: DecoderConfig, params: Params, x: jax.Array, positions: jax.Array, documents: jax.Array | None = None
+) -> jax.Array:
+    """One transformer block: x [B, T, D], positions [B, T], documents [B, T] or None for one of each row."""
     h = norm(config, params["attn_norm"], x)
     q = attention.project_queries(config, params["attn"], h, positions)
     kv = attention.project_keys_values(config, params["attn"], h, positions)
-    if cache is not None:
-        kv = cache = attention.update_cache(cache, kv, positions)
-    seen = attention.visible(positions, None if cache is None else kv[0].shape[1])
-    x = x + attention.output(config, params["attn"], attention.attend(q, *kv, seen))
+    x = x + attention.output(config, params["attn"], kernels.causal(config, q, *kv, documents))
     x = x + feed_forward(config, params["ffn"], norm(config, params["ffn_norm"], x))
-    return shard(x, "batch", "length", "embed"), cache
+    return shard(x, "batch", "length", "embed")
+
+
+# What the backward pass keeps instead of recomputing it, by the config's `remat`.
+KEPT: dict[str, Callable | None] = {
+    "full": None,
+    "dots": jax.checkpoint_policies.dots_saveable,
+    "weights": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "attention": jax.checkpoint_policies.save_only_these_names("projected", "read"),
+}
 
 
 def rematerialised(config: DecoderConfig, body: Callable) -> Callable:
     """The scanned body under the config's rematerialisation policy."""
-    if config.remat == "none":
-        return body
-    policy = jax.checkpoint_policies.checkpoint_dots if config.remat == "dots" else None
-    return jax.checkpoint(body, prevent_cse=False, policy=policy)
+    return body if config.remat == "none" else jax.checkpoint(body, prevent_cse=False, policy=KEPT[config.remat])
 
 
 def run_layers(
-    config: DecoderConfig, layers: Params, x: jax.Array, positions: jax.Array, cache: KV | None
-) -> tuple[jax.Array, KV | None]:
-    """All blocks of `layers` (stacked on L), scanned; the cache is stacked the same way."""
+    config: DecoderConfig, layers: Params, x: jax.Array, positions: jax.Array, documents: jax.Array | None = None
+) -> jax.Array:
+    """All blocks of `layers` (stacked on L), scanned."""
 
-    def body(x: jax.Array, layer: tuple[Params, KV | None]) -> tuple[jax.Array, KV | None]:
-        return block(config, layer[0], x, positions, layer[1])
+    def body(x: jax.Array, layer: Params) -> tuple[jax.Array, None]:
+        return block(config, gathered(layer, config.dtype), x, positions, documents), None
 
-    return jax.lax.scan(rematerialised(config, body), x, (layers, cache))
+    return jax.lax.scan(rematerialised(config, body), x, layers)[0]
 
 
 def embed(config: DecoderConfig, params: Params, tokens: jax.Array, positions: jax.Array) -> jax.Array:
     """tokens [B, T] int32 → [B, T, D] in the compute dtype."""
-    x = params["tokens"][tokens] * config.embed_scale
+    # Each device looks its part of the width up, for the rows of all who share the table: states travel, no table does.
+    own = ("replicas", "length", "param_embed")
+    x = lookup(params, "tokens", shard(tokens, *own[:2])) * config.embed_scale
     if config.positions == "learned":
-        x = x + params["positions"][positions + config.position_offset]
-    return shard(x.astype(config.dtype), "batch", "length", "embed")
+        x = x + params["positions"][shard(positions, *own[:2]) + config.position_offset]
+    return shard(shard(x.astype(config.dtype), *own), "batch", "length", "embed")
 
 
 def unembed(table: jax.Array, x: jax.Array) -> jax.Array:
@@ -68,30 +72,31 @@ def unembed(table: jax.Array, x: jax.Array) -> jax.Array:
 
 
 class Decoder(nn.Module):
-    """tokens [B, T] int32, positions [B, T] int32 (default 0..T-1), cache → logits [B, T, V] float32, cache."""
+    """tokens [B, T] int32, positions [B, T] int32 (default 0..T-1) → logits [B, T, V] float32.
+
+    With `head` false the normalised states [B, T, D] that the head would read, in place of the logits.
+    """
 
     config: DecoderConfig
 
     @nn.compact
-    def __call__(
-        self, tokens: jax.Array, positions: jax.Array | None = None, cache: KV | None = None
-    ) -> tuple[jax.Array, KV | None]:
+    def __call__(self, tokens: jax.Array, positions: jax.Array | None = None, *, head: bool = True) -> jax.Array:
         c = self.config
         table = self.param("embed", init_embed, c)
         layers = self.param("layers", init_layers, c, c.layers)
         final = self.param("final_norm", init_norm, c)
-        head = table["tokens"] if c.tied else self.param("unembed", normal(c.init_std), (c.vocab_size, c.width))
-        if positions is None:
-            positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+        output = table["tokens"] if c.tied else self.param("unembed", normal(c.init_std), (c.vocab_size, c.width))
+        positions, documents = places(tokens, positions)
         x = embed(c, table, tokens, positions)
-        x, cache = run_layers(c, layers, x, positions, cache)
-        return unembed(head, norm(c, final, x)), cache
+        x = norm(c, final, run_layers(c, layers, x, positions, documents))
+        return unembed(output, x) if head else x
 
 
-def empty_cache(config: DecoderConfig, layers: int, batch: int, slots: int) -> KV:
-    """Keys and values of zeros, each [L, B, S, K, H] in the compute dtype."""
-    shape = (layers, batch, slots, config.key_value_heads, config.head_size)
-    return jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype)
+def places(tokens: jax.Array, positions: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
+    """Positions [B, T], and the documents of rows [B, T] where positions are given."""
+    if positions is None:
+        return jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape), None
+    return positions, attention.documents(positions)
 
 
 # Initialisation: normal cut at three standard deviations, output projections zero (CM3leon, arXiv 2309.02591).

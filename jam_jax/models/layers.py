@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jam_jax.config import DecoderConfig
+from jam_jax.models.few_rows import Strands
 
 Params = dict
 
@@ -75,6 +76,20 @@ def rope(config: DecoderConfig, x: jax.Array, positions: jax.Array) -> jax.Array
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
 
 
+def times(params: Params, name: str, equation: str, x: jax.Array) -> jax.Array:
+    """The einsum of x and the weight `name`, in x's dtype; `{name}_step` holds the steps of one kept in 8 bits."""
+    weight = params[name]
+    y = weight.times(x) if isinstance(weight, Strands) else jnp.einsum(equation, x, weight.astype(x.dtype))
+    step = params.get(name + "_step")
+    return y if step is None else y * step.astype(y.dtype)
+
+
+def lookup(params: Params, name: str, ids: jax.Array) -> jax.Array:
+    """The rows `ids` of a table, one of 8 bits times its steps."""
+    rows, step = params[name][ids], params.get(name + "_step")
+    return rows if step is None else rows * step[ids][..., None]
+
+
 def biased(config: DecoderConfig, params: Params, name: str, y: jax.Array) -> jax.Array:
     """What the projection `name` gives, plus its bias where the config has one."""
     return y + params[name + "_bias"].astype(y.dtype) if config.has_bias(name) else y
@@ -82,8 +97,7 @@ def biased(config: DecoderConfig, params: Params, name: str, y: jax.Array) -> ja
 
 def feed_forward(config: DecoderConfig, params: Params, x: jax.Array) -> jax.Array:
     """x [B, T, D] → [B, T, D] through ReLU, GELU, its sigmoid approximation or a gated unit."""
-    dtype = x.dtype
-    up = biased(config, params, "up", jnp.einsum("BTD,DF->BTF", x, params["up"].astype(dtype)))
+    up = biased(config, params, "up", times(params, "up", "BTD,DF->BTF", x))
     if config.ffn == "relu":
         hidden = jax.nn.relu(up)
     elif config.ffn == "gelu":
@@ -91,6 +105,6 @@ def feed_forward(config: DecoderConfig, params: Params, x: jax.Array) -> jax.Arr
     elif config.ffn == "quick_gelu":
         hidden = up * jax.nn.sigmoid(1.702 * up)
     else:
-        gate = biased(config, params, "gate", jnp.einsum("BTD,DF->BTF", x, params["gate"].astype(dtype)))
+        gate = biased(config, params, "gate", times(params, "gate", "BTD,DF->BTF", x))
         hidden = up * (jax.nn.silu(gate) if config.ffn == "silu_gated" else jax.nn.gelu(gate, approximate=True))
-    return biased(config, params, "down", jnp.einsum("BTF,FD->BTD", hidden, params["down"].astype(dtype)))
+    return biased(config, params, "down", times(params, "down", "BTF,FD->BTD", hidden))

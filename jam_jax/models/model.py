@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jam_jax.config import ClipConfig, CrossConfig, DecoderConfig, ModelConfig, VqganConfig, to_dict
-from jam_jax.models import cross, decoder
+from jam_jax.models import cached, cross, decoder
 
 LanguageConfig = DecoderConfig | CrossConfig
 KINDS: dict[type, str] = {
@@ -16,12 +16,12 @@ KINDS: dict[type, str] = {
 }  # for messages
 
 # Fields that say how a model is run or was started, not what it computes.
-RUN_TIME = frozenset({"dtype", "remat", "init_std", "position_init_std"})
+RUN_TIME = frozenset({"dtype", "remat", "attention", "init_std", "position_init_std"})
 Cache = Any  # what `empty_cache` gives: passed in and handed back, never looked into
 
 
 def build(config: LanguageConfig) -> nn.Module:
-    """The Flax module: `.init(key, tokens)["params"]`, `.apply({"params": params}, tokens, positions, cache)`."""
+    """The Flax module: `.init(key, tokens)["params"]`, `.apply({"params": params}, tokens, positions)`."""
     return cross.CrossDecoder(config) if isinstance(config, CrossConfig) else decoder.Decoder(config)
 
 
@@ -70,11 +70,24 @@ def forward(
     Without a cache a token sees those before it, back to the last at position 0, where its document begins; with one
     it sees what the slots up to its position hold.
     """
-    return build(config).apply({"params": params}, tokens, positions, cache)
+    if cache is not None:
+        assert positions is not None, "a cache does not know where its tokens end"
+        return cached.forward(config, params, tokens, positions, cache)
+    logits: Any = build(config).apply({"params": params}, tokens, positions)
+    return logits, None
+
+
+def states(
+    config: LanguageConfig, params: dict, tokens: jax.Array, positions: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """tokens [B, T] int32 → what the output head reads, [B, T, D] in the compute dtype, and its table [V, D].
+
+    Without positions every row is one document from its first token on.
+    """
+    found: Any = build(config).apply({"params": params}, tokens, positions, head=False)
+    return found, params["unembed"] if "unembed" in params else params["embed"]["tokens"]
 
 
 def empty_cache(config: LanguageConfig, batch: int, slots: int) -> Cache:
     """A cache of `slots` positions for `batch` rows."""
-    if isinstance(config, CrossConfig):
-        return cross.empty_cache(config, batch, slots)
-    return decoder.empty_cache(config, config.layers, batch, slots)
+    return cached.empty(config, batch, slots)

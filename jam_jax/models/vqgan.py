@@ -124,7 +124,7 @@ def latents(config: VqganConfig, params: Params, pictures: jax.Array) -> jax.Arr
     side = config.resolution
     if pictures.ndim != 4 or pictures.shape[1:] != (side, side, 3):
         raise ValueError(f"this image tokenizer reads pictures [B, {side}, {side}, 3], got {list(pictures.shape)}")
-    x = shard(pictures.astype(jnp.float32), "batch", "length", "length", "embed")
+    x = shard(pictures.astype(jnp.float32), "batch", None, None, None)
     found: Any = Vqgan(config).apply({"params": params}, x, method="latents")
     return found
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from jam_jax.data.formats.pictures import read_picture
+from jam_jax.data.formats.pictures import decode_picture
 
 BY_OPTION = ": name the directory of the pictures with --images"  # a remedy
 LARGEST = 1 << 28  # bytes of a picture's file
@@ -48,7 +48,7 @@ class Folder:
         if not isinstance(value, bytes | str):
             raise ValueError(f"a picture is bytes, a path or {{bytes, path}}, got {type(value).__name__}")
         data = self.read(value) if isinstance(value, str) else value
-        read_picture(data, 8)  # what decodes here decodes when it is tokenized
+        decode_picture(data)  # what decodes here decodes when it is tokenized
         return data
 
     def pictures(self, values: Iterable[Any]) -> list[bytes]:

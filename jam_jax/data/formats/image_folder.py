@@ -16,7 +16,7 @@ from typing import Any
 from jam_jax.data.documents import Document
 from jam_jax.data.formats import columns
 from jam_jax.data.formats.files import Folder, text
-from jam_jax.data.formats.rows import JsonLines, Row
+from jam_jax.data.formats.rows import LONGEST, JsonLines, Row
 from jam_jax.data.formats.source import Record, Source, numbered
 from jam_jax.data.formats.splits import in_split
 from jam_jax.data.settings import ReadSettings
@@ -113,6 +113,7 @@ def _beside(folder: Folder) -> tuple[list[_Entry], str]:
 
 def _csv(file: Path) -> Iterator[Row]:
     """The rows of a CSV file. A byte that is no UTF-8 damages its row, a quote that is not closed the whole file."""
+    csv.field_size_limit(LONGEST)  # without it a long caption would damage the whole file
     with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
         reader = csv.DictReader(lines, restkey="", strict=True)
         while True:

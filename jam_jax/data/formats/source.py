@@ -31,28 +31,43 @@ class Source:
     count: int = 0  # records in all; 0: not known
     documents_expected: int = 0  # how many there are if none is damaged; 0: not known
 
-    def documents(self, shard: int = 0, of: int = 1, tally: Counter[str] | None = None) -> Iterator[Document]:
+    def documents(
+        self,
+        shard: int = 0,
+        of: int = 1,
+        tally: Counter[str] | None = None,
+        check: Callable[[Document], None] | None = None,
+    ) -> Iterator[Document]:
         """The documents of one of `of` shards, in a fixed order; `tally` counts records `read`, `damaged`, `left_out`.
 
         The law: the shards 0, 1, … `of` - 1 one after another are the whole, so that every document is in exactly one
         of them and their stores, joined, are the store that one process would have written.
 
-        A record whose reading raises ValueError or OSError is damaged: it is skipped and told with its place on
-        stderr. ValueError if there is no such shard and, while reading, if there are no records or once more than the
-        tolerated share of all records is damaged. Where their number is not known it is the share of the first
-        thousand, then of those read so far; a shard of less than a thousand is judged as if it had a thousand, because
-        it does not know of the others.
+        A record whose reading raises ValueError or OSError, or with a document that `check` refuses by ValueError, is
+        damaged: it is skipped and told with its place on stderr. ValueError if there is no such shard and, while
+        reading, if there are no records or once more than the tolerated share of all records is damaged. Where their
+        number is not known it is the share of the first thousand, then of those read so far; a shard of less than a
+        thousand is judged as if it had a thousand, because it does not know of the others.
         """
         if not 0 <= shard < of:
             raise ValueError(f"there are shards 0 to {of - 1} of {of}, got shard {shard}")
-        return self._read(self.records(shard, of), Counter() if tally is None else tally, whole=of == 1)
+        return self._read(self.records(shard, of), Counter() if tally is None else tally, check, whole=of == 1)
 
-    def _read(self, records: Iterable[Record], tally: Counter[str], whole: bool) -> Iterator[Document]:
+    def _read(
+        self,
+        records: Iterable[Record],
+        tally: Counter[str],
+        check: Callable[[Document], None] | None,
+        whole: bool,
+    ) -> Iterator[Document]:
         first = ""
         for record in records:
             tally["read"] += 1
             try:
                 documents = record.read()
+                if check:
+                    for document in documents:
+                        check(document)
             except (ValueError, OSError) as error:
                 tally["damaged"] += 1
                 if tally["damaged"] <= TOLD:  # to find the place of more takes too long

@@ -16,7 +16,7 @@ from jam_jax.data.documents import Document, merged
 from jam_jax.data.formats import columns
 from jam_jax.data.formats.columns import TEXT_NAMES
 from jam_jax.data.formats.files import Folder
-from jam_jax.data.formats.pictures import read_picture
+from jam_jax.data.formats.pictures import decode_picture
 from jam_jax.data.formats.source import Record, Source, numbered
 from jam_jax.data.settings import ReadSettings
 
@@ -136,7 +136,7 @@ def open_tfds(directory: Path, split: str, settings: ReadSettings) -> Source:
             return columns.documents(taken, settings.captions, example(i), folder)
         document = to_document(example(i))
         for picture in document.pictures:
-            read_picture(picture, 8)  # what decodes here decodes when it is tokenized
+            decode_picture(picture)  # what decodes here decodes when it is tokenized
         return [document]
 
     def record(i: int) -> Record:

@@ -1,0 +1,175 @@
+"""The models with a cache that is passed in and handed back: what decoding runs, a few tokens at a time.
+
+A cache slot *is* a position: the key of the token at position p of a row lies in slot p, and a query at position p
+sees the slots 0..p. So a row needs no length: what lies beyond its position is never seen, and writing at a position
+again replaces what stood there (a guided picture restarts its unconditional stream that way).
+
+Layers come one after another, each with its own parameters and cache (`decode.weights` makes them so). A scan would
+copy every layer's weights and cache out of a stack, and the cache back into it, in more time than the layer takes.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jam_jax.config import CrossConfig, DecoderConfig
+from jam_jax.models import attention, decoder
+from jam_jax.models.attention import KV
+from jam_jax.models.layers import Params, feed_forward, norm, times
+from jam_jax.sharding import shard
+
+
+class Parts(NamedTuple):
+    """An array of a cache in two: the first rows of a batch lie in the one, the others in the other.
+
+    Each has slots of its own number: guidance's second stream is as short as one picture, however long its document.
+    """
+
+    first: jax.Array
+    second: jax.Array
+
+
+LayerCache = tuple[jax.Array | Parts, jax.Array | Parts]  # keys and values of one layer, [B, K, S, H] each
+# One a layer; of JAM-Cross {"self": {llm, img}, "cross": {llm, img}} of them.
+Cache = tuple[LayerCache, ...] | dict[str, dict[str, tuple[LayerCache, ...]]]
+Towers = dict[str, jax.Array]  # states of "llm" and "img", each [B, T, D]
+
+
+def empty(config: DecoderConfig | CrossConfig, batch: int, slots: int) -> Cache:
+    """Keys and values of zeros in the compute dtype."""
+
+    def layers(config: DecoderConfig, count: int) -> tuple[LayerCache, ...]:
+        shape = (batch, config.key_value_heads, slots, config.head_size)
+        return tuple((jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype)) for _ in range(count))
+
+    if isinstance(config, DecoderConfig):
+        return layers(config, config.layers)
+    return {
+        kind: {name: layers(tower, count) for name, tower in _towers(config).items()}
+        for kind, count in (("self", config.img.layers), ("cross", config.cross_blocks))
+    }
+
+
+def forward(
+    config: DecoderConfig | CrossConfig, params: Params, tokens: jax.Array, positions: jax.Array, cache: Cache
+) -> tuple[jax.Array, Cache]:
+    """tokens and positions [B, T] int32 → logits [B, T, V] float32 and the cache, updated at `positions`.
+
+    `params` are as they are stored, or layer by layer (`decode.weights`). Slots past the end are dropped.
+    """
+    first = config.decoders[-1]  # of JAM-Cross the image tower, whose embedding and norm are the whole model's
+    x = decoder.embed(first, params["embed"], tokens, positions)
+    new: Cache
+    if isinstance(config, DecoderConfig):
+        assert isinstance(cache, tuple)
+        x, new = _run(config, params["layers"], x, positions, cache)
+    else:
+        assert isinstance(cache, dict)
+        towers, new = _run_towers(config, params, {"llm": x, "img": x}, positions, cache)
+        both = jnp.concatenate([towers["img"], towers["llm"]], axis=-1)  # image tower first: [B, T, 2D]
+        x = shard(times(params, "project", "BTE,ED->BTD", both), "batch", "length", "embed")
+    return _logits(first, params, norm(first, params["final_norm"], x)), new
+
+
+def _logits(config: DecoderConfig, params: Params, x: jax.Array) -> jax.Array:
+    """Normalised states [B, T, D] → logits [B, T, V] float32."""
+    if "head" in params:
+        return times(params, "head", "BTD,DV->BTV", x.astype(jnp.float32))
+    held, name = (params["embed"], "tokens") if config.tied else (params, "unembed")
+    logits, step = decoder.unembed(held[name], x), held.get(name + "_step")
+    return logits if step is None else logits * step
+
+
+def _run(
+    config: DecoderConfig,
+    layers: Params | tuple[Params, ...],
+    x: jax.Array,
+    positions: jax.Array,
+    cache: tuple[LayerCache, ...],
+) -> tuple[jax.Array, tuple[LayerCache, ...]]:
+    new = []
+    for i in range(config.layers):
+        x, mine = _block(config, _one(layers, i), x, None, positions, cache[i])
+        new.append(mine)
+    return x, tuple(new)
+
+
+def _run_towers(
+    config: CrossConfig, params: Params, x: Towers, positions: jax.Array, cache: dict
+) -> tuple[Towers, dict]:
+    """Both towers layer by layer, with the cross blocks after layers 0, every, 2 every, …"""
+    new: dict[str, dict[str, list]] = {"self": {"llm": [], "img": []}, "cross": {"llm": [], "img": []}}
+    for i in range(config.img.layers):
+        kinds = [("self", i)]
+        if config.every and i % config.every == 0:
+            kinds.append(("cross", i // config.every))
+        for kind, number in kinds:
+            before, x = x, {}
+            for name, other in (("llm", "img"), ("img", "llm")):
+                held = params[name]["layers"] if kind == "self" else params["cross"][name]
+                # Both directions read the states from before either is updated.
+                source = None if kind == "self" else before[other]
+                x[name], mine = _block(
+                    _towers(config)[name],
+                    _one(held, number),
+                    before[name],
+                    source,
+                    positions,
+                    cache[kind][name][number],
+                )
+                new[kind][name].append(mine)
+    return x, {kind: {name: tuple(parts) for name, parts in of.items()} for kind, of in new.items()}
+
+
+def _towers(config: CrossConfig) -> dict[str, DecoderConfig]:
+    return {"llm": config.llm, "img": config.img}
+
+
+def _one(layers: Params | tuple[Params, ...], i: int) -> Params:
+    return jax.tree.map(lambda leaf: leaf[i], layers) if isinstance(layers, dict) else layers[i]
+
+
+def _block(
+    config: DecoderConfig,
+    params: Params,
+    x: jax.Array,
+    source: jax.Array | None,
+    positions: jax.Array,
+    cache: LayerCache,
+) -> tuple[jax.Array, LayerCache]:
+    """One block on states [B, T, D]; a cross block takes its keys and values from `source`, of the other tower."""
+    h = norm(config, params["attn_norm"], x)
+    q = attention.project_queries(config, params["attn"], h, positions)
+    new = attention.project_keys_values(config, params["attn"], h if source is None else source, positions)
+    heads, cache = _read(q, new, cache, positions)
+    x = x + attention.output(config, params["attn"], heads)
+    x = x + feed_forward(config, params["ffn"], norm(config, params["ffn_norm"], x))
+    return shard(x, "batch", "length", "embed"), cache
+
+
+def _read(q: jax.Array, new: KV, cache: LayerCache, positions: jax.Array) -> tuple[jax.Array, LayerCache]:
+    """`_attend`, for a cache in two parts as well."""
+    keys, values = cache
+    if isinstance(keys, Parts) and isinstance(values, Parts):
+        n = keys.first.shape[0]
+        a, first = _attend(q[:n], (new[0][:n], new[1][:n]), (keys.first, values.first), positions[:n])
+        b, second = _attend(q[n:], (new[0][n:], new[1][n:]), (keys.second, values.second), positions[n:])
+        return jnp.concatenate([a, b]), (Parts(first[0], second[0]), Parts(first[1], second[1]))
+    assert isinstance(keys, jax.Array) and isinstance(values, jax.Array)
+    return _attend(q, new, (keys, values), positions)
+
+
+def _attend(q: jax.Array, new: KV, cache: KV, positions: jax.Array) -> tuple[jax.Array, KV]:
+    """Write new keys and values [B, T, K, H] into the slots `positions` [B, T], and attend to all slots up to them."""
+    keys, values = cache
+    keys, values = _written(keys, new[0], positions), _written(values, new[1], positions)
+    seen = attention.filled(positions, keys.shape[2])
+    return attention.attend(q, keys.swapaxes(1, 2), values.swapaxes(1, 2), seen), (keys, values)
+
+
+def _written(cache: jax.Array, new: jax.Array, positions: jax.Array) -> jax.Array:
+    """new [B, T, K, H] in the slots `positions` [B, T] of a cache [B, K, S, H]."""
+    rows = jnp.arange(positions.shape[0])[:, None]
+    cache = cache.at[rows, :, positions].set(new.astype(cache.dtype), mode="drop")
+    return shard(cache, "batch", "kv_heads", "length", "head")
