@@ -15,7 +15,7 @@ def get_config() -> Config:
         init="runs/own/fused",
         data=DataConfig(sources=(text, captions), block=97),
         optim=OptimConfig(learning_rate=2e-3, warmup=40, weight_decay=0.01),
-        steps=1000,
+        steps=800,
         batch=8,
         log_every=100,
     )

@@ -16,7 +16,7 @@ def get_config() -> Config:
         init="runs/own/pretrained",
         data=DataConfig(sources=(illustrated, text, captions), block=113),
         optim=OptimConfig(learning_rate=1e-3, warmup=20, weight_decay=0.01),
-        steps=900,
+        steps=800,
         batch=4,
         log_every=100,
     )
