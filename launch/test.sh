@@ -19,4 +19,4 @@ cd "$root"
 "$python" -m ruff check .
 "$python" -m ruff format --check .
 "$python" -m mypy jam_jax
-"$python" -m pytest -q -n 2 --dist worksteal
+"$python" -m pytest -q -n 2

@@ -116,7 +116,7 @@ def test_the_tests_run_lint_format_types_and_pytest(clone):
         "-m ruff check .",
         "-m ruff format --check .",
         "-m mypy jam_jax",
-        "-m pytest -q -n 2 --dist worksteal",
+        "-m pytest -q -n 2",
     ]
     assert sum("pip install" in call for call in calls) == 2
 
