@@ -228,6 +228,14 @@ def require_divisible(mesh: Mesh, tree: dict) -> None:
                 )
 
 
+def require_rows(mesh: Mesh, batch: int, accumulate: int = 1) -> None:
+    """ValueError when the rows of one of `accumulate` parts of a batch do not divide over the devices that share it."""
+    spread = mesh.shape["data"] * mesh.shape["fsdp"]
+    if batch // accumulate % spread:
+        parts = f" / accumulate {accumulate}" if accumulate > 1 else ""
+        raise ValueError(f"batch {batch}{parts} does not divide over the {spread} devices of data x fsdp")
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """For arrays whose first axis is the batch."""
     return NamedSharding(mesh, spec("batch"))

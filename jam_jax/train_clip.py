@@ -46,9 +46,7 @@ def train_clip(config: Config) -> None:
     if not config.data.pictures:
         raise ValueError("a CLIP needs captioned pictures: give directories with --data.pictures")
     mesh = sharding.make_mesh(config.mesh)
-    spread = mesh.shape["data"] * mesh.shape["fsdp"]
-    if config.batch % spread:
-        raise ValueError(f"batch {config.batch} does not divide over the {spread} devices of data x fsdp")
+    sharding.require_rows(mesh, config.batch)
     rows, everywhere = sharding.batch_sharding(mesh), NamedSharding(mesh, PartitionSpec())
 
     with checkpoint.new_directory(config.out) as out, jax.set_mesh(mesh), tempfile.TemporaryDirectory() as directory:

@@ -78,16 +78,8 @@ def frozen(shapes: dict, chosen: optim.Trained) -> int:
 def require_fitting(config: Config, shapes: dict, mesh: Mesh) -> None:
     """ValueError where the mesh does not divide a parameter, a part of the batch or the length of a row."""
     sharding.require_divisible(mesh, shapes)
-    spread, rows, length = (
-        mesh.shape["data"] * mesh.shape["fsdp"],
-        config.batch // config.accumulate,
-        config.data.block - 1,
-    )
-    if rows % spread:
-        raise ValueError(
-            f"batch {config.batch}{f' / accumulate {config.accumulate}' if config.accumulate > 1 else ''} does not "
-            f"divide over the {spread} devices of data x fsdp"
-        )
+    sharding.require_rows(mesh, config.batch, config.accumulate)
+    length = config.data.block - 1
     if length % mesh.shape["sequence"]:
         raise ValueError(
             f"rows of {length} tokens (data.block - 1) do not divide over mesh.sequence={mesh.shape['sequence']}"

@@ -58,9 +58,7 @@ def train_image_tokenizer(config: Config) -> None:
     if not config.data.pictures:
         raise ValueError("an image tokenizer needs pictures: give directories with --data.pictures")
     mesh = sharding.make_mesh(config.mesh)
-    spread = mesh.shape["data"] * mesh.shape["fsdp"]
-    if config.batch % spread:
-        raise ValueError(f"batch {config.batch} does not divide over the {spread} devices of data x fsdp")
+    sharding.require_rows(mesh, config.batch)
     rows, everywhere = sharding.batch_sharding(mesh), NamedSharding(mesh, PartitionSpec())
     key = jax.random.key(config.seed)
 

@@ -15,7 +15,6 @@ import jam_jax
 from jam_jax import demo
 from jam_jax.data.documents import Document
 from jam_jax.data.retrieved import standing
-from jam_jax.models import few_rows
 from jam_jax.retrieval.prompts import Retrieved
 from tests import browser
 from tests.models import make_model
@@ -23,14 +22,7 @@ from tests.models import make_model
 ASKED = demo.Asked("a red circle", "Draw a caption", 0, 0.7, 0.9, 0.9, 2.0, 1)
 HAS_GRADIO = importlib.util.find_spec("gradio") is not None
 HAS_BROWSER = bool(browser.CHROMIUM) and importlib.util.find_spec("websockets") is not None
-
-
-@pytest.fixture(scope="module", autouse=True)
-def whole_matrices() -> Iterator[None]:
-    """Strands, as which few rows are multiplied on a CPU, take long to compile, and are tested with the engine."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(few_rows, "MOST", 0)
-        yield
+pytestmark = pytest.mark.usefixtures("whole_matrices")
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import io
 import itertools
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from jam_jax.data.store import Store
 from jam_jax.data.tokenizers import open_tokenizer
 from jam_jax.decode import engine, infill, prompts
 from jam_jax.decode.settings import Settings
-from jam_jax.models import few_rows, model
+from jam_jax.models import model
 from jam_jax.retrieval import __main__ as retrieval
 from jam_jax.retrieval.bank import Bank
 from jam_jax.retrieval.encode import Encoder
@@ -32,14 +31,7 @@ from tests.banks import random_params
 from tests.models import make_model
 
 HOSTILE = "<script>alert('&')</script>"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def whole_matrices() -> Iterator[None]:
-    """Strands, as which few rows are multiplied on a CPU, take long to compile, and are tested with the engine."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(few_rows, "MOST", 0)
-        yield
+pytestmark = pytest.mark.usefixtures("whole_matrices")
 
 
 @pytest.fixture(scope="module")

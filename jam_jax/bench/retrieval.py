@@ -5,6 +5,7 @@ as a document is. Recall is the share of the ten most similar documents that a s
 """
 
 import dataclasses
+import functools
 import json
 import statistics
 import subprocess
@@ -21,6 +22,7 @@ from jam_jax.bench import measure
 from jam_jax.retrieval.index import Kind
 
 if TYPE_CHECKING:
+    from jam_jax.retrieval.bank import Bank
     from jam_jax.retrieval.vectors import Embeddings
 
 AT_ONCE = 1 << 15  # vectors that are drawn at once
@@ -131,8 +133,7 @@ def _search(
         plain.add(made.vectors.rows(start, min(start + AT_ONCE, options.documents)))
     searches: dict[str, Callable[[], np.ndarray]] = {"plain FAISS": lambda: plain.search(queries, FOUND)[1]}
     for kind in options.kinds:
-        bank = Bank(folder / kind)
-        searches[kind] = lambda bank=bank: bank.search(queries, FOUND)[0]  # type: ignore[misc]
+        searches[kind] = functools.partial(_numbers, Bank(folder / kind), queries)
     seconds: dict[str, list[float]] = {name: [] for name in searches}
     found = {name: search() for name, search in searches.items()}  # and the files are read
     for _ in range(options.repeat):
@@ -146,6 +147,10 @@ def _search(
         right = [len(set(a) & set(b)) for a, b in zip(found["plain FAISS"].tolist(), found[name].tolist(), strict=True)]
         measured = {"queries_per_second": len(queries) / taken, "of_plain": fastest / taken}
         figures.setdefault(name, {}).update(measured, recall=sum(right) / (FOUND * len(queries)))
+
+
+def _numbers(bank: "Bank", queries: np.ndarray) -> np.ndarray:
+    return bank.search(queries, FOUND)[0]
 
 
 def weighed(directory: Path, queries: Path) -> dict[str, float]:

@@ -68,12 +68,18 @@ class JsonText:
 
     def encode(self, text: str) -> list[int]:
         """Text → ids; ValueError names what the vocabulary cannot spell."""
-        found = self._tokenizer.encode(text, add_special_tokens=False)
-        ids = found.ids  # a new list each time it is asked for
-        if not self._ids.issuperset(ids):
-            start, end = found.offsets[next(n for n, i in enumerate(ids) if i not in self._ids)]
-            raise ValueError(f"the text tokenizer cannot spell {text[start:end]!r}")
-        return ids
+        return self.encode_all([text])[0]
+
+    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """Many texts → the ids of each; see `encode`."""
+        encoded = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        found: list[list[int]] = [of_one.ids for of_one in encoded]
+        for text, ids in zip(texts, found, strict=True):
+            if not self._ids.issuperset(ids):
+                odd = next(n for n, i in enumerate(ids) if i not in self._ids)
+                start, end = self._tokenizer.encode(text, add_special_tokens=False).offsets[odd]
+                raise ValueError(f"the text tokenizer cannot spell {text[start:end]!r}")
+        return found
 
     def decode(self, ids: Sequence[int]) -> str:
         """Inverse of `encode`, up to what the tokenizer normalises; broken UTF-8 becomes U+FFFD."""

@@ -41,14 +41,20 @@ class SentencePieceText:
 
     def encode(self, text: str) -> list[int]:
         """Text → ids; ValueError names a character that the model cannot spell."""
-        first, *others = (self._opening + text).split(SPACE) if self._space else [text]
-        ids = self._model.encode(first)
-        for part in others:
-            ids += self._space + self._model.encode(part)
-        if self._unknown in ids:
-            odd = next(c for c in text if self._unknown in self._model.encode(c))
-            raise ValueError(f"the text tokenizer has no piece for {odd!r} and no bytes to spell it")
-        return ids
+        return self.encode_all([text])[0]
+
+    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """Many texts → the ids of each; see `encode`."""
+        texts = [self._opening + text for text in texts]
+        found: list[list[int]] = self._model.encode(texts)
+        for n, text in enumerate(texts):
+            if self._space and SPACE in text:
+                first, *others = self._model.encode(text.split(SPACE))
+                found[n] = first + [i for ids in others for i in self._space + ids]
+            if self._unknown in found[n]:
+                odd = next(c for c in text if self._unknown in self._model.encode(c))
+                raise ValueError(f"the text tokenizer has no piece for {odd!r} and no bytes to spell it")
+        return found
 
     def decode(self, ids: Sequence[int]) -> str:
         """Inverse of `encode`; broken UTF-8 becomes U+FFFD."""

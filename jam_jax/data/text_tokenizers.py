@@ -18,6 +18,9 @@ class TextTokenizer(Protocol):
     def encode(self, text: str, /) -> list[int]:
         """Text (without lone surrogates) → ids; ValueError names what the vocabulary cannot spell."""
 
+    def encode_all(self, texts: Sequence[str], /) -> list[list[int]]:
+        """The same for many texts, which the libraries spread over the cores of the machine."""
+
     def decode(self, ids: Sequence[int], /) -> str:
         """Ids of `text` → text; broken UTF-8 becomes U+FFFD."""
 

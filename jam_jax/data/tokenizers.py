@@ -25,6 +25,7 @@ from jam_jax.data.text_tokenizers import TextTokenizer
 from jam_jax.tokens import CODE, TokenSpace
 
 OWN = "text.model"  # a SentencePiece model trained here
+DOCUMENTS, CHARACTERS = 1024, 1 << 20  # that are encoded at once: books take no more memory than captions
 ROWS = 32  # the vocabulary is padded to a multiple, so that a mesh can divide it
 
 
@@ -97,15 +98,18 @@ class Tokenizer:
 
         Lone surrogates, which are no characters, become U+FFFD. ValueError names what the vocabulary cannot spell.
         """
-        if not text.isascii():
-            text = re.sub(r"[\ud800-\udfff]", "\ufffd", text)
-        return self.text.encode(text) if text else []
+        return self.encode_texts([text])[0]
+
+    def encode_texts(self, texts: Sequence[str]) -> list[list[int]]:
+        """Many texts → the ids of each; see `encode_text`."""
+        whole = [text if text.isascii() else re.sub(r"[\ud800-\udfff]", "\ufffd", text) for text in texts if text]
+        found = iter(self.text.encode_all(whole) if whole else [])
+        return [next(found) if text else [] for text in texts]
 
     def check(self, document: Document) -> None:
         """ValueError if the vocabulary cannot spell a text of the document, which only one without bytes cannot."""
         if not self.text.spells_all:
-            for text in (document.question, *document.texts):
-                self.encode_text(text)
+            self.encode_texts((document.question, *document.texts))
 
     def decode_text(self, ids: Sequence[int] | np.ndarray) -> str:
         """Inverse of `encode_text`; ValueError names an id that is no text. Broken UTF-8 becomes U+FFFD."""
@@ -139,15 +143,21 @@ class Tokenizer:
             yield from self._encode_all(*begun)
 
     def _batches(self, documents: Iterable[Document]) -> Iterator[tuple[list[Document], list[bytes]]]:
-        """Documents with all their pictures, about as many as the image tokenizer takes at a time."""
+        """Documents with all their pictures, about as many as the image tokenizer takes at a time, or much text."""
         batch: list[Document] = []
         pictures: list[bytes] = []
+        characters = 0
         for document in documents:
             batch.append(document)
-            pictures += document.pictures
-            if len(batch) >= 1024 or (pictures and len(pictures) >= self.image.batch):
+            for part in document.parts:
+                if isinstance(part, str):
+                    characters += len(part)
+                else:
+                    pictures.append(part)
+            full = characters >= CHARACTERS or len(batch) >= DOCUMENTS
+            if full or (pictures and len(pictures) >= self.image.batch):
                 yield batch, pictures
-                batch, pictures = [], []
+                batch, pictures, characters = [], [], 0
         if batch:
             yield batch, pictures
 
@@ -156,22 +166,26 @@ class Tokenizer:
     ) -> Iterator[tuple[np.ndarray, int]]:
         """Documents, and what gives the codes of all their pictures in their order."""
         codes, space = iter(encoded()), self.space
+        texts = iter(
+            self.encode_texts([part for d in documents for part in (d.question, *d.parts) if isinstance(part, str)])
+        )
         ids: list[int] = []  # of all documents: one array is made faster than one of each
         ends: list[tuple[int, int]] = []  # where each ends, and the length of its prompt
         for document in documents:
             start, prompt = len(ids), 0
             if space.start_of_document is not None:
                 ids.append(space.start_of_document)
+            question = next(texts)
             if document.question:
                 space.require_questions()
-                ids += self.encode_text(document.question)
+                ids += question
                 ids += space.question_end
                 prompt = len(ids) - start
             after_picture = False
             for part in document.parts:
                 if after_picture:
                     ids += space.picture_closers[:1]
-                ids += self.encode_text(part) if isinstance(part, str) else self._picture(next(codes))
+                ids += next(texts) if isinstance(part, str) else self._picture(next(codes))
                 after_picture = isinstance(part, bytes)
             if after_picture and space.end_of_document not in space.picture_closers:
                 ids += space.picture_closers[:1]

@@ -1,5 +1,7 @@
 """The tables with a row per token: which they are, and what happens where the LLM has fewer rows."""
 
+import numpy as np
+
 from jam_jax.streaming import Index, Leaf, concatenate
 from jam_jax.trees import like, paths
 
@@ -22,7 +24,7 @@ def complete(llm: dict, img: dict) -> dict:
 def _last(leaf: Leaf, rows: int) -> Leaf:
     first = leaf.shape[0] - rows
 
-    def read(index: Index):  # type: ignore[no-untyped-def]
+    def read(index: Index) -> np.ndarray:
         return leaf.read((slice(first + index[0].start, first + index[0].stop), *index[1:]))
 
     return Leaf((rows, *leaf.shape[1:]), leaf.dtype, read, leaf.block)
