@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jam_jax.config import CrossConfig, DecoderConfig
-from jam_jax.models import attention, decoder
+from jam_jax.models import attention, decoder, one_row
 from jam_jax.models.attention import KV
 from jam_jax.models.layers import Params, feed_forward, norm, times
 from jam_jax.sharding import shard
@@ -165,6 +165,8 @@ def _attend(q: jax.Array, new: KV, cache: KV, positions: jax.Array) -> tuple[jax
     keys, values = cache
     keys, values = _written(keys, new[0], positions), _written(values, new[1], positions)
     seen = attention.filled(positions, keys.shape[2])
+    if one_row.suits(q, keys):
+        return one_row.attend(q, keys, values, seen), (keys, values)
     return attention.attend(q, keys.swapaxes(1, 2), values.swapaxes(1, 2), seen), (keys, values)
 
 
