@@ -253,7 +253,7 @@ def restore(directory: str | Path, item: str, expected: Any, *, step: int | None
     """Restore one item ("params" or "opt_state") into the structure of `expected` (ShapeDtypeStructs)."""
     path = _item(directory, item, step)
     if shardings is None:
-        one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         shardings = jax.tree.map(lambda _: one, expected)
     target = jax.tree.map(lambda s, d: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=d), expected, shardings)
     if item == "params":

@@ -7,22 +7,23 @@ from collections.abc import Callable, Iterator
 
 
 @contextlib.contextmanager
-def bar(label: str, total: int) -> Iterator[Callable[..., None]]:
-    """Give `advance(n=1, note="")` while `total` units of work are done.
+def bar(label: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
+    """Give `advance(n=1, note="")` while the rest of `total` units of work is done, of which `done` were before.
 
-    On a terminal a bar with the time left; in a log file one line about every ten seconds and one at the end.
+    On a terminal a bar with the time left; in a log file a line for every note, one about every ten seconds where there
+    are none, and one at the end.
     """
-    with (_bar if sys.stdout.isatty() else _lines)(label, total) as advance:
+    with (_bar if sys.stdout.isatty() else _lines)(label, total, done) as advance:
         yield advance
 
 
 @contextlib.contextmanager
-def _bar(label: str, total: int) -> Iterator[Callable[..., None]]:
+def _bar(label: str, total: int, done: int) -> Iterator[Callable[..., None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, TextColumn("{task.fields[note]}")) as progress:
-        task, shown = progress.add_task(label, total=total, note=""), ""
+        task, shown = progress.add_task(label, total=total, completed=done, note=""), ""
 
         def advance(n: int = 1, note: str = "") -> None:
             nonlocal shown
@@ -33,16 +34,16 @@ def _bar(label: str, total: int) -> Iterator[Callable[..., None]]:
 
 
 @contextlib.contextmanager
-def _lines(label: str, total: int) -> Iterator[Callable[..., None]]:
+def _lines(label: str, total: int, done: int) -> Iterator[Callable[..., None]]:
     start = shown = time.monotonic()
-    done = 0
+    before = done
 
     def advance(n: int = 1, note: str = "") -> None:
         nonlocal done, shown
         done += n
         now = time.monotonic()
-        if now - shown > 10 or done >= total > done - n:
-            left = (now - start) / max(done, 1) * (total - done)
+        if note or now - shown > 10 or done >= total > done - n:
+            left = (now - start) / max(done - before, 1) * (total - done)
             print(f"{label}  {done}/{total}  {now - start:.0f} s, {left:.0f} s left  {note}".rstrip(), flush=True)
             shown = now
 

@@ -98,7 +98,7 @@ def train(config: Config) -> None:
             MetricsLog(out, start) as log,
             checkpoint.manager(out, keep=config.keep, also=kept.for_good) as checkpoints,
             profile(config.profile, out / "profile") as about_to_run,
-            bar(out.name, config.steps - start) as advance,
+            bar(out.name, config.steps, start) as advance,
         ):
             if held and not hosts.all_say(not evaluation.missed(start)):
                 log.write(start, evaluation.measure(params, start))

@@ -7,10 +7,9 @@ import math
 import time
 from pathlib import Path
 
-import jax
 from jax.sharding import Mesh
 
-from jam_jax import api, generate
+from jam_jax import api, generate, hosts
 from jam_jax.config import EvaluateConfig
 from jam_jax.data.store import Store
 from jam_jax.evaluate.perplexity import perplexity
@@ -75,12 +74,11 @@ class Evaluation:
             self.best, self._lowest = step, loss
 
     def _draw(self, params: dict, step: int) -> None:
-        """Documents on the prompts, as a page; by runs of one process, since decoding is not spread over several."""
-        if jax.process_count() > 1:
-            print("documents are drawn by runs of one process only: try a checkpoint with jam_jax.generate", flush=True)
-            return
+        """Documents on the prompts, as a page: all processes decode, the first one writes."""
         model = api.Model(self._out, self._model, params)
         answers = model.generate(self._config.prompts, self._config.mode)
+        if not hosts.first():
+            return
         page = self._out / "samples" / f"{step:08d}"
         page.mkdir(parents=True, exist_ok=True)
         generate.write(page, answers, {"model": str(self._out), "step": step})

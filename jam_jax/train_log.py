@@ -128,8 +128,7 @@ def line(figures: dict[str, float]) -> str:
     parts.append(f"{figures['tokens_per_second']:,.0f} tokens/s")
     if "utilisation" in figures:
         parts.append(f"MFU {figures['utilisation']:.1%}")
-    if figures["data_wait"] > 0.01:
-        parts.append(f"waited {figures['data_wait']:.0%} of the time for data")
+    parts.append(f"data wait {figures['data_wait']:.0%}")
     parts.append(f"{figures['memory_gib']:.1f} GiB")
     if figures["skipped"]:
         parts.append(f"{figures['skipped']} steps skipped")

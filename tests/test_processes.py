@@ -3,6 +3,7 @@
 The long ones, `python -m pytest -m long tests/test_processes.py`, take about ten minutes on two cores.
 """
 
+import json
 import signal
 import subprocess
 import time
@@ -12,9 +13,11 @@ import jax
 import numpy as np
 import pytest
 
-from jam_jax import checkpoint
+from jam_jax import checkpoint, tokens
+from jam_jax.data.store import write_ids
 from jam_jax.train import main
 from tests import training
+from tests.models import make_model
 from tests.training import finish, losses, start
 
 
@@ -80,6 +83,28 @@ def test_processes_train_as_one_over_fifty_steps(
         out = tmp_path / str(count)
         finish(start([*options, *sizes, "--out", str(out)], processes=count, devices=8 // count))
         np.testing.assert_allclose(losses(out), losses(tmp_path / "one"), rtol=1e-5)
+
+
+@pytest.mark.long
+def test_processes_draw_together_what_one_draws(tmp_path: Path) -> None:
+    model = make_model(tmp_path)
+    space = tokens.load(checkpoint.tokenizer_dir(model))
+    rng = np.random.default_rng(0)
+    picture = [space.start_of_image, *rng.choice(space.image_ids, space.codes_per_image), space.end_of_document]
+    write_ids(tmp_path / "store", [(np.array([300, 301, *picture], np.int32), 0)] * 8, space)
+    source = f"SourceConfig({str(tmp_path / 'store')!r}, cut='document')"
+    (tmp_path / "config.py").write_text(
+        "from jam_jax.config import Config, DataConfig, SourceConfig\n\n"
+        f"def get_config():\n    return Config(init={str(model)!r}, data=DataConfig(sources=({source},), block=33))\n"
+    )
+    asked = ["--evaluate.every", "2", "--evaluate.prompts", "a red circle", "a star", "--evaluate.mode", "picture"]
+    options = ["--config", str(tmp_path / "config.py"), "--steps", "2", "--batch", "8", *asked]
+    pages = []
+    for count in (1, 2):
+        out = tmp_path / str(count)
+        finish(start([*options, "--mesh.fsdp", "4", "--out", str(out)], processes=count, devices=4 // count))
+        pages.append(json.loads((out / "samples/00000002/answers.json").read_text())["answers"])
+    assert pages[0] == pages[1] and len(pages[0]) == 2
 
 
 @pytest.mark.long

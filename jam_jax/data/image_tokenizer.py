@@ -55,9 +55,9 @@ class ImageTokenizer:
         self.config = config
         devices = jax.local_devices()
         self.batch = max(1, PIXELS // config.resolution**2) * len(devices)  # pictures
-        mesh = sharding.make_mesh(MeshConfig(), devices)
-        self._spread = sharding.batch_sharding(mesh)
-        self._params = jax.device_put(params, jax.sharding.NamedSharding(mesh, sharding.spec()))
+        self._mesh = sharding.make_mesh(MeshConfig(), devices)
+        self._spread = sharding.batch_sharding(self._mesh)
+        self._params = jax.device_put(params, jax.sharding.NamedSharding(self._mesh, sharding.spec()))
         self._encode, self._decode = _jitted(config)
 
     def encode(self, pictures: Sequence[bytes] | np.ndarray) -> np.ndarray:
@@ -92,8 +92,9 @@ class ImageTokenizer:
         import jax
 
         begun = []
-        for start in range(0, len(rows), self.batch):
-            part = rows[start : start + self.batch]
-            full = np.concatenate([part, np.repeat(part[:1], self.batch - len(part), axis=0)])
-            begun.append(function(self._params, jax.device_put(full, self._spread)))
+        with jax.set_mesh(self._mesh):  # whatever mesh of more processes is in force outside
+            for start in range(0, len(rows), self.batch):
+                part = rows[start : start + self.batch]
+                full = np.concatenate([part, np.repeat(part[:1], self.batch - len(part), axis=0)])
+                begun.append(function(self._params, jax.device_put(full, self._spread)))
         return lambda: np.concatenate([nothing, *(np.asarray(part) for part in begun)])[: len(rows)]

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jam_jax import sharding
 from jam_jax.decode import prefill, weights
 from jam_jax.decode import state as states
 from jam_jax.decode import step as steps
@@ -127,7 +128,7 @@ def _stream(
         mine = keys[np.minimum(np.arange(first, first + count), len(requests) - 1)]
         ended: set[int] = set()
         for state in _turns(program, params, chunk, mine, count, sizes, every):
-            tokens, length, phase = (np.asarray(x) for x in (state.tokens, state.length, state.phase))
+            tokens, length, phase = (np.asarray(x) for x in _everywhere((state.tokens, state.length, state.phase)))
             yield {
                 first + row: Part(tokens[row, len(request.prompt) : length[row]].tolist(), bool(phase[row] == ENDED))
                 for row, request in enumerate(chunk)
@@ -167,7 +168,7 @@ def _turns(
     while True:
         state, left_now = run(program, params, numbers, state, jnp.int32(left))
         left = int(left_now)
-        alive = bool(np.any(np.asarray(state.phase) != ENDED))
+        alive = bool(_alive(state))
         if left == 0 or not alive:
             yield state
             left = every
@@ -176,6 +177,18 @@ def _turns(
         if bool(_full(program, state)):
             slots = min(2 * slots, sizes.most)
             state = prefill.grow(state, slots, sizes.second(slots))
+
+
+@jax.jit
+def _alive(state: State) -> jax.Array:
+    """Whether a row goes on."""
+    return jnp.any(state.phase != ENDED)
+
+
+@jax.jit
+def _everywhere(arrays: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    """The same arrays, on a mesh whole on every device, so that every process can read them."""
+    return tuple(sharding.shard(x, *[None] * x.ndim) for x in arrays)
 
 
 @functools.partial(jax.jit, static_argnums=0)
