@@ -1,11 +1,18 @@
 """Several processes as one run: who they are, where they wait for each other, and when they are told to stop."""
 
+import contextlib
 import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
 
 START_TIMEOUT = 300  # seconds that the processes of a run wait for each other at its start
+MESSAGE = 1000  # bytes of what a process says to the others of its failure
 _told = threading.Event()
 
 
@@ -113,11 +120,44 @@ def wait(name: str) -> None:
 
 def all_say(yes: bool) -> bool:
     """Whether every process says yes; all must ask."""
-    import jax
-
-    if jax.process_count() == 1:
-        return yes
     import numpy as np
+
+    return bool(gathered(np.array(yes)).all())
+
+
+def gathered(values: "np.ndarray") -> "np.ndarray":
+    """The arrays of all processes, of one shape and type, as they are to the bit: [processes, ...]; all must ask."""
+    import jax
+    import numpy as np
+
+    values = np.asarray(values)
+    if jax.process_count() == 1:
+        return values[None]
     from jax.experimental import multihost_utils
 
-    return bool(multihost_utils.process_allgather(np.array(yes)).all())
+    # As bytes: JAX would make float32 of float64.
+    found = np.asarray(multihost_utils.process_allgather(np.frombuffer(values.tobytes(), np.uint8)))
+    return np.frombuffer(found.tobytes(), values.dtype).reshape(jax.process_count(), *values.shape)
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Work that may fail on some processes only, such as reading: it then fails on all, with the first one's message.
+
+    All must come to the block's end, so nothing in it may wait for another process. A failure is a ValueError or an
+    OSError; on the processes that did not fail themselves it is a ValueError.
+    """
+    import numpy as np
+
+    failure: Exception | None = None
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        failure = error
+    said = (str(failure) or type(failure).__name__).encode()[:MESSAGE] if failure else b""
+    others = gathered(np.frombuffer(said.ljust(MESSAGE, b"\0"), np.uint8))
+    if failure:
+        raise failure
+    for message in others:
+        if text := message.tobytes().rstrip(b"\0").decode(errors="replace"):
+            raise ValueError(text)

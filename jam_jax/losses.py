@@ -1,6 +1,8 @@
 """Next-token cross entropy in float32, with sums apart per modality; in CM3 as JAM uses it every token has weight 1."""
 
 import functools
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,8 @@ from jam_jax import sharding
 from jam_jax.tokens import IMAGE, SPECIAL, TEXT
 
 MODALITIES = {"text": TEXT, "image": IMAGE, "special": SPECIAL}
+# Axes of what a loss is made of, for `sharding.per_device`.
+STATES, TABLE, TARGETS = ("batch", "length", "embed"), ("vocab", "param_embed"), ("batch", "length")
 
 
 def token_nll(logits: jax.Array, targets: jax.Array) -> jax.Array:
@@ -25,43 +29,93 @@ def next_token(states: jax.Array, table: jax.Array, targets: jax.Array, chunk: i
     pass; those of no more tokens than that are kept. On a mesh each device takes its own rows and its part of the rows
     of the table, whose gradient is summed over devices once.
     """
-    axes: tuple = (("batch", "length", "embed"), ("vocab", "param_embed"), ("batch", "length"))
-    own = functools.partial(_own_tokens, chunk=chunk)
-    return sharding.per_device(own, axes, (axes[2], axes[2]))(states, table, targets)
+    own = functools.partial(_in_chunks, _nll_and_log_z, chunk)
+    return sharding.per_device(own, (STATES, TABLE, TARGETS), (TARGETS, TARGETS))(states, table, targets)
 
 
-def _own_tokens(states: jax.Array, table: jax.Array, targets: jax.Array, chunk: int) -> tuple[jax.Array, jax.Array]:
+class Scores(NamedTuple):
+    """What a model makes of each target, [B, T]."""
+
+    nll: jax.Array  # -log p in nats, float32
+    within: jax.Array  # the same where the softmax runs over the ids of the target's own modality alone
+    best: jax.Array  # bool: no id is likelier
+
+
+def scores(states: jax.Array, table: jax.Array, targets: jax.Array, modality: jax.Array, chunk: int) -> Scores:
+    """`next_token` for measuring: states, table and targets as there; modality int8 [V] as TokenSpace.modality."""
+
+    def own(states: jax.Array, table: jax.Array, kinds: jax.Array, *of_each: jax.Array) -> tuple[jax.Array, ...]:
+        return _in_chunks(functools.partial(_scores, kinds), chunk, states, table, *of_each)
+
+    spread = sharding.per_device(own, (STATES, TABLE, TABLE[:1], TARGETS, TARGETS), (TARGETS,) * len(Scores._fields))
+    return Scores(*spread(states, table, modality, targets, modality[targets]))
+
+
+def _in_chunks(
+    compute: Callable[..., tuple[jax.Array, ...]], chunk: int, states: jax.Array, table: jax.Array, *of_each: jax.Array
+) -> tuple[jax.Array, ...]:
+    """compute(states, table, *of_each) of this device's tokens, `chunk` of them at a time; of_each [B, T]."""
+    shape = of_each[0].shape
+    size = of_each[0].size
     table = sharding.whole("param_embed", table.astype(states.dtype), at=1)
-    if targets.size <= chunk:
-        return _nll_and_log_z(states, table, targets)
-    parts = -(-targets.size // chunk)
-    size = -(-targets.size // parts)
+    if size <= chunk:
+        return compute(states, table, *of_each)
+    parts = -(-size // chunk)
+    width = -(-size // parts)
 
     def split(x: jax.Array) -> jax.Array:
-        flat = x.reshape(targets.size, *x.shape[2:])
-        return jnp.pad(flat, [(0, parts * size - len(flat))] + [(0, 0)] * (flat.ndim - 1)).reshape(
-            parts, size, *x.shape[2:]
+        flat = x.reshape(size, *x.shape[2:])
+        return jnp.pad(flat, [(0, parts * width - size)] + [(0, 0)] * (flat.ndim - 1)).reshape(
+            parts, width, *x.shape[2:]
         )
 
     exact = table.astype(jnp.float32)  # so that its gradient is summed over the chunks in float32
 
     @jax.checkpoint
-    def part(inputs: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        return _nll_and_log_z(inputs[0], exact.astype(states.dtype), inputs[1])
+    def part(inputs: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        return compute(inputs[0], exact.astype(states.dtype), *inputs[1:])
 
-    nll, log_z = jax.lax.map(part, (split(states), split(targets)))
-    return tuple(x.reshape(-1)[: targets.size].reshape(targets.shape) for x in (nll, log_z))
+    found = jax.lax.map(part, tuple(split(x) for x in (states, *of_each)))
+    return tuple(x.reshape(-1)[:size].reshape(shape) for x in found)
 
 
 def _nll_and_log_z(states: jax.Array, table: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Of states [..., D], by this device's part of the table's rows [V, D] and what the other parts found."""
-    logits = jnp.einsum("...D,VD->...V", states, table, preferred_element_type=jnp.float32)
+    logits = _logits(states, table)
     top = sharding.max_over("vocab", jax.lax.stop_gradient(logits.max(-1)))
     log_z = jnp.log(sharding.sum_over("vocab", jnp.exp(logits - top[..., None]).sum(-1))) + top
-    row = targets - sharding.place_on("vocab") * len(table)
-    mine = (row >= 0) & (row < len(table))
+    return log_z - _picked(logits, targets), log_z
+
+
+def _scores(
+    kinds: jax.Array, states: jax.Array, table: jax.Array, targets: jax.Array, kind: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Scores of states [..., D] by this device's part of the table; kinds [V] of its rows, kind [...] of the targets.
+
+    The ids of a target's modality and all others are summed apart, each from its own maximum, with one exp for each id.
+    """
+    logits = _logits(states, table)
+    own = kinds == kind[..., None]
+    top, other_top = (sharding.max_over("vocab", jnp.where(mine, logits, -jnp.inf).max(-1)) for mine in (own, ~own))
+    exps = jnp.exp(logits - jnp.where(own, top[..., None], other_top[..., None]))
+    log_z, other_log_z = (
+        jnp.log(sharding.sum_over("vocab", jnp.where(mine, exps, 0).sum(-1))) + highest
+        for mine, highest in ((own, top), (~own, other_top))
+    )
+    picked = _picked(logits, targets)
+    return jnp.logaddexp(log_z, other_log_z) - picked, log_z - picked, picked >= jnp.maximum(top, other_top)
+
+
+def _logits(states: jax.Array, table: jax.Array) -> jax.Array:
+    return jnp.einsum("...D,VD->...V", states, table, preferred_element_type=jnp.float32)
+
+
+def _picked(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """The logits of targets [...], of which this device's [..., V] are those of its part of the table's rows."""
+    row = targets - sharding.place_on("vocab") * logits.shape[-1]
+    mine = (row >= 0) & (row < logits.shape[-1])
     picked = jnp.take_along_axis(logits, jnp.where(mine, row, 0)[..., None], axis=-1)[..., 0]
-    return log_z - sharding.sum_over("vocab", jnp.where(mine, picked, 0)), log_z
+    return sharding.sum_over("vocab", jnp.where(mine, picked, 0))
 
 
 def sums(nll: jax.Array, targets: jax.Array, weights: jax.Array, modality: jax.Array) -> dict[str, jax.Array]:

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from jam_jax import api, generate, hosts
 from jam_jax.config import EvaluateConfig
 from jam_jax.data.store import Store
+from jam_jax.evaluate.documents import of_records
 from jam_jax.evaluate.perplexity import perplexity
 from jam_jax.metrics import values_of
 from jam_jax.models.model import LanguageConfig
@@ -55,8 +56,10 @@ class Evaluation:
         figures: dict[str, float] = {}
         nll, count = 0.0, 0
         for name, store in self._stores.items():
-            records = (store[i] for i in range(min(self._config.documents, len(store))))
-            found = perplexity(self._model, params, self._space, records, mesh=self._mesh)
+            documents = of_records(store, count=self._config.documents)
+            found = perplexity(self._model, params, self._space, documents, mesh=self._mesh)
+            if found.lost:
+                print(f"step {step}: {name}: {found.lost} of {found.documents} documents have no finite likelihood")
             nll, count = nll + sum(found.nll), count + sum(found.count)
             values = {"text": found.text, "image": found.image, "all": found.all}
             figures |= {f"held_out/{name}/{kind}": value for kind, value in values.items() if value == value}

@@ -76,7 +76,9 @@ def test_data_is_measured_beside_its_peers(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_an_unknown_benchmark_is_one_line() -> None:
-    with pytest.raises(ValueError, match="no benchmark 'speed': choose one of convert, data, decode, retrieval, train"):
+    with pytest.raises(
+        ValueError, match="no benchmark 'speed': choose one of convert, data, decode, evaluate, retrieval, train"
+    ):
         main(["speed"])
 
 
@@ -111,3 +113,14 @@ def test_mistaken_sizes_of_decode_are_told(capsys: pytest.CaptureFixture) -> Non
     with pytest.raises(SystemExit):
         main(["decode", "--codes", "5"])
     assert "codes must be a square number, got 5" in " ".join(capsys.readouterr().err.replace("│", " ").split())
+
+
+def test_perplexity_is_measured_beside_the_forward_pass_of_training(tmp_path: Path, capsys) -> None:
+    figures = tmp_path / "figures.json"
+    sizes = ["--width", "32", "--layers", "1", "--heads", "4", "--vocab", "64", "--batch", "2", "--length", "16"]
+    main(["evaluate", *sizes, "--batches", "2", "--turns", "3", "--json", str(figures)])
+    measured = json.loads(figures.read_text())["figures"]
+    assert set(measured) == {"a training step's forward pass", "perplexity, full rows", "perplexity, mixed lengths"}
+    full = measured["perplexity, full rows"]
+    assert 0 < full["least_of_forward"] <= full["of_forward"] <= full["most_of_forward"]
+    assert "of the forward pass" in " ".join(capsys.readouterr().out.split())

@@ -1,5 +1,6 @@
 """Laws of the trainer through its real entry point: resumed equals unbroken, a mesh equals one device."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ from PIL import Image
 from jam_jax import api, checkpoint, hosts, train, train_eval, train_log
 from jam_jax.config import Config
 from jam_jax.data.feed import Feed
-from jam_jax.evaluate.perplexity import Perplexity
+from jam_jax.evaluate.sums import Perplexity
 from jam_jax.train import main
 from tests.training import devices_of, losses, make_run
 
@@ -155,7 +156,7 @@ def test_the_best_checkpoint_and_those_of_epochs_stay(
 
     def perplexity(*args: Any, **more: Any) -> Perplexity:
         found, by = measure(*args, **more), next(worse)
-        return Perplexity(tuple(n + by * c for n, c in zip(found.nll, found.count, strict=True)), found.count)
+        return dataclasses.replace(found, nll=tuple(n + by * c for n, c in zip(found.nll, found.count, strict=True)))
 
     measure = train_eval.perplexity
     monkeypatch.setattr(train_eval, "perplexity", perplexity)

@@ -64,14 +64,19 @@ def devices_of(count: int) -> dict[str, str]:
     return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
 
 
-def start(options: Sequence[str], *, processes: int = 1, devices: int = 1, **more: str) -> list[subprocess.Popen]:
-    """Processes that train one run together, with `devices` of a CPU each; `more` goes into their environment."""
+def start(
+    options: Sequence[str], *, module: str = "train", processes: int = 1, devices: int = 1, **more: str
+) -> list[subprocess.Popen]:
+    """Processes that train one run together, with `devices` of a CPU each; `more` goes into their environment.
+
+    With another `module` of jam_jax they run that together.
+    """
     environment = devices_of(devices) | more
     if processes > 1:
         environment |= {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}", "JAX_NUM_PROCESSES": str(processes)}
     return [
         subprocess.Popen(
-            [sys.executable, "-m", "jam_jax.train", *options],
+            [sys.executable, "-m", f"jam_jax.{module}", *options],
             env=environment | ({"JAX_PROCESS_ID": str(i)} if processes > 1 else {}),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from jam_jax import config
 
 # Each is a file here with a dataclass `Options`, whose docstring is the help, and `run(options)`.
-BENCHMARKS = ("convert", "data", "decode", "retrieval", "train")
+BENCHMARKS = ("convert", "data", "decode", "evaluate", "retrieval", "train")
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -1,38 +1,14 @@
 """Figures of a model: `python -m jam_jax.evaluate perplexity|draw|answer …`, as a line and as files for the report."""
 
 import dataclasses
-import json
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
-from jam_jax import config
+from jam_jax import config, hosts
 from jam_jax.decode.settings import Settings, check_bank
+from jam_jax.evaluate import measure
+from jam_jax.evaluate.measure import Perplexity
 from jam_jax.machine import keep_freed_memory
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from jam_jax.data.store import Store
-    from jam_jax.tokens import TokenSpace
-
-
-@dataclasses.dataclass(frozen=True)
-class Perplexity:
-    """Perplexity on the documents of a token store: over text, over images, over all targets."""
-
-    model: str  # model directory
-    store: str  # token store
-    out: str = ""  # JSON file to write; empty: print only
-    limit: int = 0  # documents to read, the first ones; 0: all
-    neighbours: str = ""  # neighbour table of the store, whose documents go before each one; empty: none do
-    retrieved: int = 2  # of them, at most
-
-    def __post_init__(self) -> None:
-        if self.limit < 0:
-            raise ValueError(f"--limit must be 0 (all documents) or more, got {self.limit}")
-        if self.retrieved < 1:
-            raise ValueError(f"--retrieved must be at least 1, got {self.retrieved}: for none leave --neighbours out")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,58 +54,6 @@ class Answer:
 def _check_count(count: int) -> None:
     if count < 1:
         raise ValueError(f"--count must be at least 1, got {count}")
-
-
-def measure(options: Perplexity) -> None:
-    """The `perplexity` command."""
-    from jam_jax import checkpoint, tokens
-    from jam_jax.data.store import Store
-    from jam_jax.evaluate.perplexity import GROUPS, perplexity
-    from jam_jax.models.model import require_language
-
-    store = Store(options.store)
-    found_config, params = checkpoint.load_model(options.model)
-    model_config = require_language(found_config, options.model)
-    space = tokens.load(checkpoint.tokenizer_dir(options.model))
-    store.check(space)
-    count = min(options.limit or len(store), len(store))
-    contexts = None
-    if options.neighbours:
-        contexts = _contexts(options, store, space, model_config.max_positions, count)
-    found = perplexity(model_config, params, space, (store[i] for i in range(count)), contexts=contexts)
-    values: dict[str, Any] = {"model": options.model, "store": options.store, "documents": count}
-    values |= {"neighbours": options.neighbours}
-    values |= {"text": found.text, "image": found.image, "all": found.all}
-    # JSON knows no nan: a store without pictures has no image perplexity.
-    values = {k: None if v != v else v for k, v in values.items()}
-    values |= {
-        "nll": dict(zip(GROUPS, found.nll, strict=True)),
-        "targets": dict(zip(GROUPS, found.count, strict=True)),
-    }
-    shown = (f"{name} {values[name]:.3f}" for name in ("text", "image", "all") if values[name] is not None)
-    print(f"{options.model} on {options.store} ({count} documents): perplexity {', '.join(shown)}")
-    if options.out:
-        path = Path(options.out)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        config.write_whole(path, json.dumps(values, indent=1) + "\n")
-
-
-def _contexts(
-    options: Perplexity, store: "Store", space: "TokenSpace", positions: int, count: int
-) -> "Iterator[np.ndarray]":
-    """The ids of the documents that go before each of the first `count` of a store, as many as fit."""
-    import numpy as np
-
-    from jam_jax.data.neighbours import Neighbours
-    from jam_jax.data.retrieved import before
-    from jam_jax.retrieval.choose import LIMIT
-
-    table = Neighbours(options.neighbours, store)
-    table.bank.check(space)
-    chosen = table.choose(np.arange(count), 0, options.retrieved, LIMIT)
-    for i, numbers in enumerate(chosen.tolist()):
-        room = positions - int(store.lengths[i, 0])
-        yield before(space, (table.bank[n] for n in numbers if n >= 0), room)
 
 
 def draw(options: Draw) -> None:
@@ -181,13 +105,15 @@ def _parts(parts: Sequence[Any]) -> tuple[str | bytes, ...]:
     return tuple(part if isinstance(part, str) else png(np.asarray(part)) for part in parts)
 
 
-def main(args: Sequence[str] | None = None) -> None:
-    """The command."""
+def main(args: Sequence[str] | None = None, *, alone: bool = False) -> None:
+    """The command; `alone`: this is all that the process does, so it joins the others that measure with it."""
     options = config.cli(Perplexity | Draw | Answer, args, prog="python -m jam_jax.evaluate", description=__doc__ or "")
+    if alone and isinstance(options, Perplexity):
+        hosts.start()
     keep_freed_memory()
-    commands: dict[type, Any] = {Perplexity: measure, Draw: draw, Answer: answer}
+    commands: dict[type, Any] = {Perplexity: measure.run, Draw: draw, Answer: answer}
     commands[type(options)](options)
 
 
 if __name__ == "__main__":
-    config.run(main)
+    config.run(lambda: main(alone=True))

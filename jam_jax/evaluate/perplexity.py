@@ -2,160 +2,118 @@
 
 A document is read as in training's document mode, `</s>` + record, from position 0, and each of its record's tokens is
 a target exactly once; where a vocabulary has a start of its own for documents, that takes the place of the `</s>`.
-MS-COCO's perplexity in the paper is over all tokens of caption and picture together: `all` here.
+docs/evaluation.md has the whole definition, and what of it the paper does not say.
 """
 
+import array
 import contextlib
-import dataclasses
-import functools
-import itertools
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
-import jax
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh
 
-from jam_jax import tokens as ids
-from jam_jax.losses import token_nll
-from jam_jax.models import model
+from jam_jax import hosts, progress
+from jam_jax.evaluate import scoring, sums
+from jam_jax.evaluate.documents import Documents, Share, of_records
+from jam_jax.evaluate.sums import Perplexity
+from jam_jax.evaluate.windows import cut
 from jam_jax.models.model import LanguageConfig
-from jam_jax.sharding import batch_sharding
 from jam_jax.tokens import TokenSpace
 
-NOTHING = np.empty(0, np.int32)  # no context
-GROUPS = ("text", "image", "end", "special")  # of targets; "end" is the end of the document, "special" the rest
 
+class Reading(NamedTuple):
+    """How documents are read; of 0 the default is taken."""
 
-@dataclasses.dataclass(frozen=True)
-class Perplexity:
-    """Sums over a set of documents: natural-log nll and number of targets per group, in the order of GROUPS."""
+    context: int = 0  # targets of a window at most; by default the model's positions
+    stride: int = 0  # new targets of each window after a document's first; by default half of the context
+    batch_tokens: int = scoring.BATCH_TOKENS  # of a batch, on each device of data x fsdp
 
-    nll: tuple[float, ...]
-    count: tuple[int, ...]
-
-    def over(self, *groups: str) -> float:
-        """exp(mean nll) over the targets of some groups; nan without any target."""
-        chosen = [GROUPS.index(g) for g in groups]
-        count = sum(self.count[i] for i in chosen)
-        return math.exp(sum(self.nll[i] for i in chosen) / count) if count else math.nan
-
-    @property
-    def text(self) -> float:
-        """Over text and the ends of documents: knowing where to stop is part of writing."""
-        return self.over("text", "end")
-
-    @property
-    def image(self) -> float:
-        """Over the codes of pictures only."""
-        return self.over("image")
-
-    @property
-    def all(self) -> float:
-        """Over every target: on caption-picture pairs, what the paper's MS-COCO perplexity is."""
-        return self.over(*GROUPS)
+    def of(self, config: LanguageConfig) -> tuple[int, int]:
+        """Context and stride for a model; ValueError where one is out of bounds."""
+        size = self.context or config.max_positions
+        if not 1 <= size <= config.max_positions:
+            raise ValueError(f"context must be 1 to {config.max_positions}, the model's positions, got {size}")
+        stride = self.stride or max(size // 2, 1)
+        if not 1 <= stride <= size:
+            raise ValueError(f"stride must be 1 to {size}, the context, got {stride}")
+        return size, stride
 
 
 def perplexity(
     config: LanguageConfig,
     params: dict,
     space: TokenSpace,
-    records: Iterable[np.ndarray],
+    documents: Documents | Iterable[np.ndarray],
     *,
-    contexts: Iterable[np.ndarray] | None = None,
-    batch_tokens: int = 4096,
+    reading: Reading = Reading(),
     mesh: Mesh | None = None,
+    text_bytes: Callable[[np.ndarray], int] | None = None,
+    task: str = "",
 ) -> Perplexity:
-    """Perplexity of a model on records of token ids, int32 [n] each (a store's: no leading `</s>`, a closing one).
+    """The sums over documents, every token of which is a target once, on one device or on a mesh.
 
-    A record longer than the model's positions is read in windows that overlap by half, so that each target counted in
-    a later window has at least half a window before it. `contexts` are ids that stand before each record, after the
-    start of its document, and are read but are no targets: retrieved documents. `batch_tokens` bounds a batch's padded
-    size. With a mesh the rows of a batch are spread over it; every process gives the same records and gets the same
-    sums.
-    ValueError if there is no record, an id outside the vocabulary, or no room for a record and its context.
+    `documents` are shares (`evaluate.documents`), or records of ids, int32 [n] each (a store's: no leading `</s>`, a
+    closing one), the same on every process. On a mesh every process of the run calls this; each reads its own share
+    alone, and all get the same sums. `text_bytes` counts the bytes of a record's texts; `task` names the progress line.
+    ValueError, on every process, if no document holds a target, one cannot be read, one holds an id outside the
+    vocabulary, or one does not fit together with what was retrieved for it. A likelihood that is no finite number is
+    counted and told of in the sums (`require_finite`).
     """
-    rows = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
-    group = _groups(space)
-    nll, count = np.zeros(len(GROUPS)), np.zeros(len(GROUPS), np.int64)
-    paired = zip(records, itertools.repeat(NOTHING) if contexts is None else contexts, strict=contexts is not None)
-    windows = (w for record, context in paired for w in _windows(record, context, config, space))
-    with jax.set_mesh(mesh) if mesh is not None else contextlib.nullcontext():
-        for tokens, counted in _batches(windows, config.max_positions, batch_tokens, rows, space.pad):
-            placed = tokens if mesh is None else jax.device_put(tokens, batch_sharding(mesh))
-            got = np.asarray(_score(config, params, placed), np.float64)[counted]
-            which = group[tokens[:, 1:][counted]]
-            nll += np.bincount(which, got, len(GROUPS))
-            count += np.bincount(which, minlength=len(GROUPS))
-    if not count.sum():
-        raise ValueError("there is no document to measure perplexity on")
-    return Perplexity(tuple(nll.tolist()), tuple(count.tolist()))
+    own = scoring.group(mesh)
+    if not callable(documents):
+        documents = of_records(list(documents))
+    size, stride = reading.of(config)
+    with hosts.together():
+        share = documents(own.index, own.of)
+        parts = _windows(share, config, space, size, stride)
+    counts = hosts.gathered(np.array([share.count, len(parts)]))[list(own.leaders)]
+    if not counts[:, 1].any():
+        raise ValueError("there is no document to measure perplexity on: none holds a token to predict")
+    before = int(counts[: own.index, 0].sum()) if share.first is None else share.first
+
+    def read(i: int) -> np.ndarray:
+        document, start, stop, _ = parts[i].tolist()
+        ids, context = share.read(document)
+        return _sequence(space, ids, context)[start:stop]
+
+    group, tally, found = sums.groups(space), sums.Tally(share.count), 0
+    sizes = parts[:, 2] - parts[:, 1]
+    show = progress.bar(task, len(parts)) if task and len(parts) else contextlib.nullcontext(lambda n: None)
+    with show as advance:
+        for rows in scoring.scored(config, params, space, sizes, read, mesh=mesh, batch_tokens=reading.batch_tokens):
+            column, part = np.arange(1, rows.tokens.shape[1]), parts[rows.numbers]
+            counted = (column >= part[:, 3:]) & (column < sizes[rows.numbers][:, None])
+            tally.add(part[:, 0], group[rows.tokens[:, 1:]], counted, rows.nll, rows.within)
+            if text_bytes is not None:
+                found += sum(text_bytes(share.read(document)[0]) for document in part[part[:, 1] == 0, 0].tolist())
+            advance(len(part))
+    return tally.total(own.leaders, lambda i: before + i * share.step, None if text_bytes is None else found)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _score(config: LanguageConfig, params: dict, tokens: jax.Array) -> jax.Array:
-    """tokens [B, T + 1] int32 → the nll of each target, [B, T] float32, on every device."""
-    logits, _ = model.forward(config, params, tokens[:, :-1])
-    nll = token_nll(logits, tokens[:, 1:])
-    # Replicated on a mesh, so that every process can read all of it.
-    return nll if jax.sharding.get_abstract_mesh().empty else jax.lax.with_sharding_constraint(nll, PartitionSpec())
-
-
-def _groups(space: TokenSpace) -> np.ndarray:
-    """Index in GROUPS of every id, int64 [vocab_size]."""
-    names = {ids.TEXT: "text", ids.IMAGE: "image", ids.SPECIAL: "special"}
-    table = np.array([GROUPS.index(names[m]) for m in space.modality.tolist()])
-    table[space.end_of_document] = GROUPS.index("end")
-    return table
-
-
-def _windows(
-    record: np.ndarray, context: np.ndarray, config: LanguageConfig, space: TokenSpace
-) -> Iterator[tuple[np.ndarray, int]]:
-    """`</s>` + context + record in pieces of at most max_positions targets, each with its first target that counts."""
-    if len(record) and not 0 <= record.min() <= record.max() < config.vocab_size:
-        raise ValueError(
-            f"a document holds id {record.max()}, but the model has {config.vocab_size} rows: "
-            "its store was made with another tokenizer"
-        )
-    sequence = np.concatenate([space.before_record, record]).astype(np.int32)
-    size = config.max_positions
-    if len(context):
-        sequence = np.concatenate([sequence[:1], context, sequence[1:]]).astype(np.int32)
-        if len(sequence) - 1 > size:
+def _windows(share: Share, config: LanguageConfig, space: TokenSpace, size: int, stride: int) -> np.ndarray:
+    """What is to be scored: int64 [windows, 4], each with its document in the share, start, stop and first target."""
+    found = array.array("q")  # 32 bytes a window
+    for i in range(share.count):
+        ids, context = share.read(i)
+        if len(ids) and not 0 <= ids.min() <= ids.max() < config.vocab_size:
             raise ValueError(
-                f"a document of {len(record)} tokens and {len(context)} retrieved ones do not fit the model's {size} "
+                f"a document holds id {ids.max() if ids.min() >= 0 else ids.min()}, but the model has "
+                f"{config.vocab_size} rows: its store was made with another tokenizer"
+            )
+        length = len(space.before_record) + len(ids) + len(context)
+        if len(context) and length - 1 > size:
+            raise ValueError(
+                f"a document of {len(ids)} tokens and {len(context)} retrieved ones do not fit the model's {size} "
                 "positions: retrieve fewer"
             )
-    hop = max(size // 2, 1)
-    for start in range(0, max(len(sequence) - 1 - size + hop, 1), hop):
-        yield sequence[start : start + size + 1], size - hop if start else len(context)
+        if length - len(context) > 1:
+            for part in cut(length, len(context), size, stride):
+                found.extend((i, *part))
+    return np.array(found, np.int64).reshape(-1, 4)
 
 
-def _batches(
-    windows: Iterator[tuple[np.ndarray, int]], longest: int, batch_tokens: int, rows: int, pad: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Windows of like length together, in few fixed shapes: tokens int32 [R, T + 1], counted bool [R, T]."""
-    waiting: dict[int, list[tuple[np.ndarray, int]]] = {}
-    for window in windows:
-        length = min(max(16, 1 << (len(window[0]) - 2).bit_length()), longest) if len(window[0]) > 1 else 16
-        bucket = waiting.setdefault(length, [])
-        bucket.append(window)
-        if len(bucket) == _rows(length, batch_tokens, rows):
-            yield _padded(bucket, length, len(bucket), pad)
-            bucket.clear()
-    for length, bucket in waiting.items():
-        if bucket:
-            yield _padded(bucket, length, _rows(length, batch_tokens, rows), pad)
-
-
-def _rows(length: int, batch_tokens: int, multiple: int) -> int:
-    return max(batch_tokens // length // multiple, 1) * multiple
-
-
-def _padded(bucket: list[tuple[np.ndarray, int]], length: int, rows: int, pad: int) -> tuple[np.ndarray, np.ndarray]:
-    tokens, counted = np.full((rows, length + 1), pad, np.int32), np.zeros((rows, length), bool)
-    for row, (window, first) in enumerate(bucket):
-        tokens[row, : len(window)] = window
-        counted[row, first : len(window) - 1] = True
-    return tokens, counted
+def _sequence(space: TokenSpace, ids: np.ndarray, context: np.ndarray) -> np.ndarray:
+    """`</s>` + context + record; a start of its own stands before the context too."""
+    whole = np.concatenate([space.before_record, ids]).astype(np.int32)
+    return np.concatenate([whole[:1], context, whole[1:]]) if len(context) else whole
