@@ -62,6 +62,8 @@ DOORS = {
     "faiss": ["retrieval/index", "bench/retrieval"],
     "transformers": ["bench/train_torch", "bench/transformers_peer"],
     "gradio": ["demo"],
+    "lm_eval": ["evaluate/harness"],
+    "datasets": ["evaluate/harness"],
     "tensorflow": [],
 }
 # Libraries that open quickly enough to stand at the top of any file; the rest waits until it is used.

@@ -1,4 +1,4 @@
-"""Figures of a model: `python -m jam_jax.evaluate perplexity|draw|answer …`, as a line and as files for the report."""
+"""Figures of a model: `python -m jam_jax.evaluate perplexity|zero-shot|draw|answer …`, as lines and as files."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,8 +6,9 @@ from typing import Any
 
 from jam_jax import config, hosts
 from jam_jax.decode.settings import Settings, check_bank
-from jam_jax.evaluate import measure
+from jam_jax.evaluate import measure, zero_shot
 from jam_jax.evaluate.measure import Perplexity
+from jam_jax.evaluate.zero_shot import ZeroShot
 from jam_jax.machine import keep_freed_memory
 
 
@@ -107,11 +108,13 @@ def _parts(parts: Sequence[Any]) -> tuple[str | bytes, ...]:
 
 def main(args: Sequence[str] | None = None, *, alone: bool = False) -> None:
     """The command; `alone`: this is all that the process does, so it joins the others that measure with it."""
-    options = config.cli(Perplexity | Draw | Answer, args, prog="python -m jam_jax.evaluate", description=__doc__ or "")
-    if alone and isinstance(options, Perplexity):
+    options: Any = config.cli(
+        Perplexity | ZeroShot | Draw | Answer, args, prog="python -m jam_jax.evaluate", description=__doc__ or ""
+    )
+    if alone and isinstance(options, Perplexity | ZeroShot):
         hosts.start()
     keep_freed_memory()
-    commands: dict[type, Any] = {Perplexity: measure.run, Draw: draw, Answer: answer}
+    commands: dict[type, Any] = {Perplexity: measure.run, ZeroShot: zero_shot.measure, Draw: draw, Answer: answer}
     commands[type(options)](options)
 
 
