@@ -180,6 +180,8 @@ def topology(hardware: Hardware, count: int) -> list[Any]:
     except (RuntimeError, ImportError, KeyError, NotImplementedError) as error:
         how = INSTALL[hardware.platform].format(version=jax.__version__)
         reason = str(error).strip().splitlines()[0][:200]
+        if "lockfile" in reason:
+            how = "libtpu serves one program at a time: wait for the other one to end"
         raise ValueError(f"cannot compile for {hardware.platform} here ({reason}): {how}") from error
 
 
