@@ -144,15 +144,15 @@ def gathered(values: "np.ndarray") -> "np.ndarray":
 def together() -> Iterator[None]:
     """Work that may fail on some processes only, such as reading: it then fails on all, with the first one's message.
 
-    All must come to the block's end, so nothing in it may wait for another process. A failure is a ValueError or an
-    OSError; on the processes that did not fail themselves it is a ValueError.
+    All must come to the block's end, so nothing in it may wait for another process. On the processes that did not fail
+    themselves the failure is a ValueError.
     """
     import numpy as np
 
     failure: Exception | None = None
     try:
         yield
-    except (ValueError, OSError) as error:
+    except Exception as error:  # raised again below, when the others know of it
         failure = error
     said = (str(failure) or type(failure).__name__).encode()[:MESSAGE] if failure else b""
     others = gathered(np.frombuffer(said.ljust(MESSAGE, b"\0"), np.uint8))

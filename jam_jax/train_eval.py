@@ -80,9 +80,9 @@ class Evaluation:
         """Documents on the prompts, as a page: all processes decode, the first one writes."""
         model = api.Model(self._out, self._model, params)
         answers = model.generate(self._config.prompts, self._config.mode)
-        if not hosts.first():
-            return
         page = self._out / "samples" / f"{step:08d}"
-        page.mkdir(parents=True, exist_ok=True)
-        generate.write(page, answers, {"model": str(self._out), "step": step})
+        with hosts.together():
+            if hosts.first():
+                page.mkdir(parents=True, exist_ok=True)
+                generate.write(page, answers, {"model": str(self._out), "step": step})
         print(f"documents of step {step}: {page / 'index.html'}", flush=True)

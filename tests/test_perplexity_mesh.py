@@ -24,7 +24,7 @@ from tests.training import devices_of, finish, start
 
 NAMES = ("data", "fsdp", "tensor", "sequence")
 
-# Each option list is measured by this process with its eight devices, none of which may hold the whole of a matrix.
+# Each option list is measured by this process with its eight devices; told is what part of each leaf a device holds.
 SCRIPT = """
 import json, sys
 import jax

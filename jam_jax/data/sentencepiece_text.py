@@ -46,7 +46,8 @@ class SentencePieceText:
     def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
         """Many texts → the ids of each; see `encode`."""
         texts = [self._opening + text for text in texts]
-        found: list[list[int]] = self._model.encode(texts)
+        # A list has the library start its threads, which takes longer than a text.
+        found: list[list[int]] = [self._model.encode(texts[0])] if len(texts) == 1 else self._model.encode(texts)
         for n, text in enumerate(texts):
             if self._space and SPACE in text:
                 first, *others = self._model.encode(text.split(SPACE))

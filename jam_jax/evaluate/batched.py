@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from jam_jax import sharding
+from jam_jax import losses, sharding
+from jam_jax.config import LossConfig
 from jam_jax.decode.prefill import power_of_two
 from jam_jax.evaluate.together import Together
 from jam_jax.models import model
@@ -21,7 +22,7 @@ from jam_jax.models.model import LanguageConfig
 from jam_jax.tokens import TEXT, TokenSpace
 
 LEAST = 16  # tokens of the shortest rows
-CHUNK = 2048  # tokens whose logits a device holds at once, as in training
+CHUNK = LossConfig.chunk  # tokens on each device whose logits are held at once
 TURN = 32  # tokens that are written until the host is asked whether to go on
 NO_NUMBER = "the model gives what is not a number: its weights or its dtype are at fault"
 LIKELIHOOD, BEGIN, GO_ON = range(3)  # functions of `together`
@@ -33,7 +34,8 @@ class Batched:
     def __init__(
         self, config: LanguageConfig, params: dict, space: TokenSpace, mesh: Mesh, batch_tokens: int = 8192
     ) -> None:
-        """`params` lie on `mesh` (`sharding.parameter_shardings`); `batch_tokens` bounds a batch's padded size.
+        """`params` lie on `mesh` (`sharding.parameter_shardings`); `batch_tokens` bounds a batch's padded size
+        on each device that has rows of its own.
 
         ValueError if the vocabulary is not the model's, or the mesh splits rows and does not divide their length.
         """
@@ -118,7 +120,7 @@ class Batched:
         for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
             alike.setdefault(min(power_of_two(lengths[i], LEAST), self.config.max_positions), []).append(i)
         for length, numbers in alike.items():
-            count = max(self._batch_tokens // length // self._spread, 1) * self._spread
+            count = max(self._batch_tokens // length, 1) * self._spread
             for first in range(0, len(numbers), count):
                 yield length, count, numbers[first : first + count]
 
@@ -133,10 +135,11 @@ class Batched:
 
     def _likelihood(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         with jax.set_mesh(self._mesh):
-            found = _likelihood(self.config, CHUNK * self._spread, self._params, self._placed(tokens))
+            found = _likelihood(self.config, CHUNK, self._params, self._placed(tokens), self.space.modality)
             return np.asarray(found[0]), np.asarray(found[1])
 
     def _begin(self, rows: np.ndarray) -> None:
+        self._state = None  # the cache of the rows before makes room
         with jax.set_mesh(self._mesh):
             placed = [self._placed(part) for part in (rows[:, 2:], rows[:, 0], rows[:, 1])]
             self._state = _begin(self.config, self._params, *placed)
@@ -151,32 +154,13 @@ class Batched:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _likelihood(config: LanguageConfig, chunk: int, params: dict, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """tokens [B, T + 1] int32 → nll of each but the first, float32 [B, T], and whether it is the likeliest, bool.
-
-    The logits of about `chunk` tokens are held at once.
-    """
+def _likelihood(
+    config: LanguageConfig, chunk: int, params: dict, tokens: jax.Array, modality: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """tokens [B, T + 1] int32 → nll of each but the first, float32 [B, T], and whether it is the likeliest, bool."""
     states, table = model.states(config, params, tokens[:, :-1])
-    table = sharding.shard(table.astype(states.dtype), "vocab", "embed")
-    rows, length = tokens.shape[0], tokens.shape[1] - 1
-    width = min(max(chunk // rows, 1), length)
-    parts = -(-length // width)
-
-    def split(x: jax.Array) -> jax.Array:
-        """[B, T, …] → [parts, B, width, …]"""
-        x = jnp.pad(x, [(0, 0), (0, parts * width - length)] + [(0, 0)] * (x.ndim - 2))
-        return x.reshape(rows, parts, width, *x.shape[2:]).swapaxes(0, 1)
-
-    def of(part: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        logits = jnp.einsum("BTD,VD->BTV", part[0], table, preferred_element_type=jnp.float32)
-        logits = sharding.shard(logits, "batch", None, "vocab")
-        # A sum, because looking up one row of many would gather the others from the devices that hold them.
-        picked = jnp.where(jnp.arange(logits.shape[-1]) == part[1][..., None], logits, 0).sum(-1)
-        return jax.nn.logsumexp(logits, axis=-1) - picked, picked >= logits.max(-1)
-
-    found = jax.lax.map(of, (split(states), split(tokens[:, 1:])))
-    nll, likeliest = (x.swapaxes(0, 1).reshape(rows, -1)[:, :length] for x in found)
-    return _everywhere(nll), _everywhere(likeliest)
+    found = losses.scores(states, table, tokens[:, 1:], modality, chunk)
+    return _everywhere(found.nll), _everywhere(found.best)
 
 
 # Rows that are being written: their ids [B, S], how many each has and how many it may still get, both [B], whether all

@@ -13,10 +13,6 @@ from jam_jax.config import MeshConfig
 from jam_jax.data.settings import ReadSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import numpy as np
-
     from jam_jax.data.tokenizers import Tokenizer
     from jam_jax.evaluate.documents import Documents
     from jam_jax.evaluate.sums import Perplexity as Sums
@@ -62,20 +58,31 @@ class Perplexity(ReadSettings):
 def run(options: Perplexity) -> None:
     """The command; every process of a run does it, the first one writes."""
     from jam_jax import checkpoint, sharding, tokens
+    from jam_jax.evaluate.documents import text_bytes
     from jam_jax.evaluate.perplexity import Reading, perplexity
     from jam_jax.models import model
 
-    model_config = model.require_language(checkpoint.read_model_config(options.model), options.model)
-    directory = checkpoint.tokenizer_dir(options.model)
-    space = tokens.load(directory)
-    if model_config.vocab_size != space.vocab_size:
-        raise ValueError(
-            f"{options.model} has {model_config.vocab_size} vocabulary rows, its tokenizer {space.vocab_size}"
-        )
     reading = Reading(options.context, options.stride, options.batch_tokens)
-    size, stride = reading.of(model_config)
-    tokenizer = _tokenizer(directory, required=bool(options.source))
-    documents, text_bytes = _documents(options, space, tokenizer, size)
+    with hosts.together():
+        model_config = model.require_language(checkpoint.read_model_config(options.model), options.model)
+        directory = checkpoint.tokenizer_dir(options.model)
+        space = tokens.load(directory)
+        if model_config.vocab_size != space.vocab_size:
+            raise ValueError(
+                f"{options.model} has {model_config.vocab_size} vocabulary rows, its tokenizer {space.vocab_size}"
+            )
+        size, stride = reading.of(model_config)
+        tokenizer, reason = _tokenizer(directory, required=bool(options.source))
+        documents = _documents(options, space, tokenizer, size)
+    count = None
+    if hosts.all_say(tokenizer is not None):
+        assert tokenizer is not None, "every process has one"
+        count = text_bytes(tokenizer)
+        if options.source and space.draws:
+            _ = tokenizer.image  # every process takes part in opening it, also one whose documents have no picture
+    elif hosts.first():
+        reason = reason or "another process cannot open the tokenizer"
+        print(f"bits per byte are left out: {reason}", file=sys.stderr)
     mesh = sharding.make_mesh(options.mesh)
     shapes = model.shapes(model_config)
     sharding.require_divisible(mesh, shapes)
@@ -86,7 +93,7 @@ def run(options: Perplexity) -> None:
         *(model_config, params, space, documents),
         reading=reading,
         mesh=mesh,
-        text_bytes=text_bytes,
+        text_bytes=count,
         task="perplexity",
     )
     took = time.monotonic() - began
@@ -108,42 +115,35 @@ def run(options: Perplexity) -> None:
         config.write_whole(path, json.dumps(values, indent=1) + "\n")
 
 
-def _tokenizer(directory: Path, *, required: bool) -> "Tokenizer | None":
-    """The tokenizer of a model directory; None, and a line that says why, where it cannot be opened and need not."""
+def _tokenizer(directory: Path, *, required: bool) -> "tuple[Tokenizer | None, str]":
+    """The tokenizer of a model directory; None, and why, where it cannot be opened and need not."""
     from jam_jax.data.tokenizers import open_tokenizer
 
     try:
-        return open_tokenizer(directory)
+        return open_tokenizer(directory), ""
     except ValueError as error:
         if required:
             raise
-        if hosts.first():
-            print(f"bits per byte are left out: {error}", file=sys.stderr)
-        return None
+        return None, str(error)
 
 
-def _documents(
-    options: Perplexity, space: "TokenSpace", tokenizer: "Tokenizer | None", positions: int
-) -> "tuple[Documents, Callable[[np.ndarray], int] | None]":
-    """The documents that are measured, and what counts their bytes."""
+def _documents(options: Perplexity, space: "TokenSpace", tokenizer: "Tokenizer | None", positions: int) -> "Documents":
+    """The documents that are measured."""
     from jam_jax.data import formats
     from jam_jax.data.store import Store
     from jam_jax.evaluate import documents
 
-    text_bytes = documents.text_bytes(tokenizer) if tokenizer else None
     if options.store:
         store = Store(options.store)
         store.check(space)
         before = None
         if options.neighbours:
             before = documents.neighbours(options.neighbours, store, space, options.retrieved, positions)
-        return documents.of_records(store, before, options.limit or None), text_bytes
+        return documents.of_records(store, before, options.limit or None)
     assert tokenizer is not None, "a source is read with a tokenizer"
     source = formats.open_source(options.source, options.split, options)
     print(f"{source.name}: taken for {source.taken_for}")
-    if space.draws:
-        _ = tokenizer.image  # every process takes part in opening it, also one whose documents have no picture
-    return documents.of_source(source, tokenizer, options.limit), text_bytes
+    return documents.of_source(source, tokenizer, options.limit)
 
 
 def figures(found: "Sums") -> dict[str, Any]:

@@ -105,7 +105,7 @@ def _story_cloze(records: Path) -> Iterator[Choice]:
 def _winograd(records: Path) -> Iterator[Blank]:
     try:
         schemas = ElementTree.parse(records).getroot().findall("schema")[:SCHEMAS]
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # the last two of its encoding
         raise ValueError(f"{records} is no XML: {error}") from error
     for n, schema in enumerate(schemas, 1):
         where = f"{records}, schema {n}"
@@ -153,7 +153,7 @@ def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         where = f"{path}, line {n}"
         try:
             values = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{where} is no JSON: {error}") from error
         if not isinstance(values, dict):
             raise ValueError(f"{where}: expected an object")

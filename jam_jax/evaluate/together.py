@@ -20,12 +20,20 @@ class Together:
 
     def __init__(self, functions: Sequence[Callable[[np.ndarray], Any]]) -> None:
         self._functions = functions
+        self._alone = False  # whether the others have ended by what a function raised
 
     def call(self, number: int, array: np.ndarray) -> Any:
         """What function `number` gives; by the first process."""
         assert hosts.first() and array.dtype == np.int32 and array.ndim == 2
+        if self._alone:
+            raise RuntimeError("the other processes have ended by an error before")
         _agreed(np.array([number, *array.shape], np.int32))
-        return self._functions[number](_agreed(array))
+        array = _agreed(array)
+        try:
+            return self._functions[number](array)
+        except Exception:
+            self._alone = jax.process_count() > 1
+            raise
 
     def follow(self) -> None:
         """Compute what the first process asks for until it releases this one."""
@@ -35,7 +43,8 @@ class Together:
 
     def release(self) -> None:
         """Let the others go; by the first process."""
-        _agreed(np.array([END, 0, 0], np.int32))
+        if not self._alone:
+            _agreed(np.array([END, 0, 0], np.int32))
 
 
 def _agreed(array: np.ndarray) -> np.ndarray:

@@ -34,7 +34,7 @@ class ZeroShot:
     # What opens a document stands before every context, as in training. False: only where there is no context, as a
     # tokenizer does that adds nothing by itself (GPT-2's, Qwen's).
     start: bool = True
-    batch_tokens: int = 8192  # in a batch, padded, over all devices
+    batch_tokens: int = 8192  # of a batch, padded, on each device that has rows of its own
     mesh: MeshConfig = MeshConfig()
 
     def __post_init__(self) -> None:
@@ -46,8 +46,9 @@ def measure(options: ZeroShot) -> None:
     # Read when the libraries open: nothing is looked for on the network, and there are no bars beside ours.
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TQDM_DISABLE"):
         os.environ.setdefault(name, "1")
-    if importlib.util.find_spec("lm_eval") is None:
-        raise ValueError("zero-shot tasks need EleutherAI's harness: pip install -r requirements-zero-shot.txt")
+    with hosts.together():
+        if importlib.util.find_spec("lm_eval") is None:
+            raise ValueError("zero-shot tasks need EleutherAI's harness: pip install -r requirements-zero-shot.txt")
     from jam_jax import checkpoint, sharding, tokens
     from jam_jax.evaluate.batched import Batched
     from jam_jax.models.model import require_language
