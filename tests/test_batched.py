@@ -77,7 +77,7 @@ def test_equals_one_row_at_a_time_in_float64(config, monkeypatch):
     assert sum(done) == len(rows)
 
 
-@pytest.mark.parametrize("batch_tokens", [1, 4000])
+@pytest.mark.parametrize("batch_tokens", [pytest.param(1, marks=pytest.mark.long), 4000])
 def test_batches_and_order_change_nothing(batch_tokens):
     rows, targets = rows_of(12, seed=1)
     wanted = of(TOWER).likelihoods(rows, targets)

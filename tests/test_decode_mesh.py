@@ -28,8 +28,15 @@ alone = engine.generate(shape, params, JAM, PROMPTS, GUIDED, seed=1)
 spread = jax.device_put(params, sharding.parameter_shardings(mesh, params))
 with jax.set_mesh(mesh):
     assert engine.generate(shape, spread, JAM, PROMPTS, GUIDED, seed=1) == alone
-    # A row alone, which two devices cannot share, and a document's score.
-    assert engine.generate(shape, spread, JAM, PROMPTS[:1], GUIDED, seed=1) == alone[:1]
+""",
+    # Which two devices cannot share.
+    "a row alone, and a score": """
+mesh = sharding.make_mesh(MeshConfig(data=2, fsdp=1, tensor=4))
+shape, params = weights.prepare(wide, uncached.random_params(wide))
+alone = engine.generate(shape, params, JAM, PROMPTS[:1], GUIDED, seed=1)
+spread = jax.device_put(params, sharding.parameter_shardings(mesh, params))
+with jax.set_mesh(mesh):
+    assert engine.generate(shape, spread, JAM, PROMPTS[:1], GUIDED, seed=1) == alone
     spread_nll = score.nll(shape, spread, [2, 5, 9, 7, 2])
 np.testing.assert_allclose(spread_nll, score.nll(shape, params, [2, 5, 9, 7, 2]), atol=1e-4)
 with jax.set_mesh(sharding.make_mesh(MeshConfig(data=1, fsdp=1, sequence=2, tensor=4))):
@@ -54,7 +61,10 @@ with jax.set_mesh(mesh):
 }
 
 
-@pytest.mark.parametrize("name", ["decoder", pytest.param("cross", marks=pytest.mark.long)])
+LONG = ("a row alone, and a score", "cross")
+
+
+@pytest.mark.parametrize("name", ["decoder", *(pytest.param(name, marks=pytest.mark.long) for name in LONG)])
 def test_a_mesh_decodes_what_one_device_does(name: str) -> None:
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     environment = os.environ | {"XLA_FLAGS": flags}  # and conftest.py's settings

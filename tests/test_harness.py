@@ -189,6 +189,7 @@ def test_whole_texts_count_every_token_once(both: tuple, unopened: tuple) -> Non
     assert both[0].loglikelihood_rolling(requests[:1])[0] == pytest.approx(both[0].loglikelihood(short)[0][0], abs=1e-5)
 
 
+@pytest.mark.long
 def test_greedy_text_is_that_of_the_hugging_face_backend(both: tuple) -> None:
     ours, hugging_face = both
     contexts = ["The red cat", "A", LONG + LONG]

@@ -24,7 +24,7 @@ def test_equals_a_plain_loop_over_single_targets(config) -> None:
     agree(perplexity(config, params, SPACE, records), plain(config, params, records))
 
 
-@pytest.mark.parametrize("batch_tokens", [1, 48, 100])
+@pytest.mark.parametrize("batch_tokens", [48, *(pytest.param(n, marks=pytest.mark.long) for n in (1, 100))])
 def test_batches_chunks_and_shapes_change_nothing(monkeypatch: pytest.MonkeyPatch, batch_tokens: int) -> None:
     monkeypatch.setattr(windows, "PROGRAM", 0)  # as many shapes as there are lengths
     monkeypatch.setattr(scoring, "CHUNK", 7)
@@ -33,7 +33,10 @@ def test_batches_chunks_and_shapes_change_nothing(monkeypatch: pytest.MonkeyPatc
     agree(found, plain(TOWER, random_params(TOWER), records))
 
 
-@pytest.mark.parametrize(("context", "stride"), [(0, 1), (0, 24), (9, 0), (8, 3), (1, 1)])
+@pytest.mark.parametrize(
+    ("context", "stride"),
+    [(0, 24), (8, 3), *(pytest.param(*sizes, marks=pytest.mark.long) for sizes in ((0, 1), (9, 0), (1, 1)))],
+)
 def test_windows_are_as_the_settings_say(context: int, stride: int) -> None:
     records = some_records()[1:4]
     found = perplexity(TOWER, random_params(TOWER), SPACE, records, reading=Reading(context, stride))

@@ -87,6 +87,7 @@ def test_any_mesh_of_one_process_finds_what_a_plain_loop_does(tmp_path: Path, ki
         agrees(tmp_path / f"{i}.json", expected)
 
 
+@pytest.mark.long
 def test_two_processes_find_what_a_plain_loop_does(tmp_path: Path) -> None:
     options, expected = case(tmp_path)
     together = [*options, *mesh(1, 2, 2, 1), "--batch-tokens", "30", "--out", str(tmp_path / "out.json")]
