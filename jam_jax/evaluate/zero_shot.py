@@ -53,8 +53,10 @@ def measure(options: ZeroShot) -> None:
     from jam_jax.evaluate.batched import Batched
     from jam_jax.models.model import require_language
 
-    model_config = require_language(checkpoint.read_model_config(options.model), options.model)
-    tokenizer = checkpoint.tokenizer_dir(options.model)
+    with hosts.together():
+        model_config = require_language(checkpoint.read_model_config(options.model), options.model)
+        tokenizer = checkpoint.tokenizer_dir(options.model)
+        space = tokens.load(tokenizer)
     items, faults = _read(options) if hosts.first() else ({}, {})
     if not hosts.all_say(bool(items) or not hosts.first()):
         raise ValueError(f"no task can be measured: {next(iter(faults.values()), options.tasks)}")
@@ -62,7 +64,7 @@ def measure(options: ZeroShot) -> None:
     shapes = checkpoint.shapes(model_config)
     sharding.require_divisible(mesh, shapes)
     _, params = checkpoint.load_model(options.model, shardings=sharding.parameter_shardings(mesh, shapes))
-    batched = Batched(model_config, params, tokens.load(tokenizer), mesh, options.batch_tokens)
+    batched = Batched(model_config, params, space, mesh, options.batch_tokens)
     if not hosts.first():
         batched.together.follow()
         return
