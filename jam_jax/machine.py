@@ -5,9 +5,9 @@ import os
 import platform
 from pathlib import Path
 
-# glibc's `mallopt` parameters (malloc.h), and the largest buffer that they are meant for.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_KEPT = 2**30
+# glibc's `mallopt` parameters (malloc.h), and the largest buffer that they can be told of, an int.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENAS = -1, -3, -8
+_KEPT = 2**31 - 1
 _COMPILED = 0.5  # seconds that compiling a program takes, at least, if it is to be kept
 
 
@@ -28,6 +28,7 @@ def keep_freed_memory() -> None:
     if hasattr(libc, "gnu_get_libc_version"):
         libc.mallopt(_TRIM_THRESHOLD, _KEPT)
         libc.mallopt(_MMAP_THRESHOLD, _KEPT)
+        libc.mallopt(_ARENAS, 1)  # those of threads are too small for large buffers
 
 
 def keep_programs() -> None:

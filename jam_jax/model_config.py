@@ -76,7 +76,7 @@ class DecoderConfig:
     # products; all but products with weights; all but queries, keys, values and what attention gives.
     remat: Literal["none", "full", "dots", "weights", "attention"] = "none"
     # What computes attention over whole rows: the best for the devices, or one of them by name (models/kernels.py).
-    attention: Literal["auto", "reference", "chunked", "cudnn", "pallas"] = "auto"
+    attention: Literal["auto", "reference", "tiled", "chunked", "cudnn", "pallas"] = "auto"
     init_std: float = 0.006  # of a normal cut at three standard deviations
     position_init_std: float = 2e-4
 
@@ -229,4 +229,23 @@ class ClipConfig:
         return self.resolution // self.patch
 
 
-ModelConfig = DecoderConfig | CrossConfig | VqganConfig | ClipConfig
+@dataclasses.dataclass(frozen=True)
+class InceptionConfig:
+    """Inception V3 as the Fréchet Inception Distance takes it (`models.inception`): only read, never trained here."""
+
+    channels: int = 32  # of the first convolution; all others are in proportion
+    resolution: int = 299  # pixels a side
+
+    def __post_init__(self) -> None:
+        at_least(self, 2, "channels")
+        at_least(self, 75, "resolution")  # below, nothing is left after the last reduction
+        if self.channels % 2:
+            raise ValueError(f"channels must be even, so that all widths are whole numbers, got {self.channels}")
+
+    @property
+    def width(self) -> int:
+        """Features of a picture."""
+        return 64 * self.channels
+
+
+ModelConfig = DecoderConfig | CrossConfig | VqganConfig | ClipConfig | InceptionConfig

@@ -4,6 +4,9 @@
 #
 # Nothing is installed again while a file's hash matches its stamp in .venv. PYTHON=... chooses the interpreter.
 
+# Large pages, where glibc can ask the system for them: what XLA computes in on a CPU is large, and touched all over.
+export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
+
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 python="$root/.venv/bin/python"
 

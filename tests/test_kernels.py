@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jam_jax.models import attention, kernels
+from jam_jax.models import attention, kernels, tiles
 from tests.tiny import DECODER
 
 LENGTH = 256
@@ -29,9 +29,10 @@ def documents() -> jax.Array:
 
 
 @pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("name", ["chunked", "pallas"])
+@pytest.mark.parametrize("name", ["tiled", "chunked", "pallas"])
 def test_a_kernel_equals_the_reference(name: str, packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "QUERIES", 96)  # which does not divide the length
+    monkeypatch.setattr(tiles, "QUERIES", 96)
     args = (*inputs(), *([documents()] if packed else []))
 
     def loss(*args: jax.Array, name: str) -> tuple[jax.Array, jax.Array]:
@@ -43,6 +44,43 @@ def test_a_kernel_equals_the_reference(name: str, packed: bool, monkeypatch: pyt
     (_, found), others = run(*args, name=name)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=3e-5), others, gradients)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_tiles_of_one_head_at_a_time_are_those_of_all(packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    args = (*inputs(kv_heads=4), *([documents()] if packed else []))
+
+    def gradients(*args: jax.Array) -> tuple[jax.Array, ...]:
+        attend = jax.checkpoint(tiles.attend)
+        return jax.jit(jax.grad(lambda *args: jnp.square(attend(*args)).sum(), argnums=(0, 1, 2)))(*args)
+
+    together = gradients(*args)
+    assert tiles._heads_together(*args[:2]) == 4
+    monkeypatch.setattr(tiles, "HELD", 1)
+    assert tiles._heads_together(*args[:2]) == 1
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), gradients(*args), together)
+
+
+def test_gradients_of_tiles_in_half_precision_are_rounded_no_more_than_the_references(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tiles, "QUERIES", 32)  # so that many tiles add to the first keys
+    args = inputs(dtype="bfloat16")
+
+    def gradients(name: str, *args: jax.Array) -> tuple[jax.Array, ...]:
+        def loss(*args: jax.Array) -> jax.Array:
+            out = kernels.KERNELS[name](*args).astype(jnp.float32)
+            return (out * jnp.cos(jnp.arange(out.size).reshape(out.shape))).sum()
+
+        return jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(*args)
+
+    exact = gradients("reference", *(x.astype(jnp.float32) for x in args))
+    errors = {
+        name: [float(jnp.square(x.astype(jnp.float32) - y).mean() ** 0.5) for x, y in zip(found, exact, strict=True)]
+        for name in ("reference", "tiled")
+        for found in (gradients(name, *args),)
+    }
+    assert all(ours < 1.25 * theirs for ours, theirs in zip(errors["tiled"], errors["reference"], strict=True)), errors
 
 
 def test_a_document_sees_nothing_of_another() -> None:
@@ -57,8 +95,10 @@ def test_a_document_sees_nothing_of_another() -> None:
 @pytest.mark.parametrize(
     ("platform", "dtype", "size", "length", "expected"),
     [
-        ("cpu", "float32", 64, 512, "reference"),
-        ("cpu", "float32", 64, 4096, "chunked"),
+        ("cpu", "float32", 64, 256, "reference"),
+        ("cpu", "float32", 64, 512, "tiled"),
+        ("cpu", "float32", 64, 4096, "tiled"),
+        ("gpu", "float32", 64, 512, "reference"),
         ("gpu", "bfloat16", 128, 4096, "cudnn"),
         ("gpu", "bfloat16", 64, 512, "cudnn"),
         ("gpu", "float32", 64, 4096, "chunked"),

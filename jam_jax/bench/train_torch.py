@@ -75,7 +75,7 @@ class Theirs:
             torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
             self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)
-        return float(loss)
+        return float(loss.detach())
 
     def product(self, sizes: tuple[int, int, int]) -> float:
         """TFLOP/s of a product of matrices [rows, inner] x [inner, columns] in the compute dtype."""

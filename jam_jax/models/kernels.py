@@ -1,6 +1,7 @@
 """Causal attention over whole rows, by what computes it best; each equals `attention.attend`, the reference.
 
     reference   the scores of all queries with all keys at once: for short rows
+    tiled       those of a tile of queries and a few heads at a time, of what is seen alone: on CPUs
     chunked     those of some queries at a time, computed again in the backward pass: on any device
     cudnn       flash attention of NVIDIA's cuDNN, through `jax.nn.dot_product_attention`: half precision, on GPUs
     pallas      splash attention, the kernel that comes with JAX: on TPUs
@@ -18,7 +19,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from jam_jax import sharding
 from jam_jax.config import DecoderConfig
-from jam_jax.models import attention
+from jam_jax.models import attention, tiles
 
 QUERIES = 512  # of a chunk
 LANES = 128  # of a TPU's registers: lengths and head sizes are multiples of them
@@ -52,6 +53,8 @@ def chosen(config: DecoderConfig, q: jax.Array) -> str:
         return "pallas"
     if platform == "gpu" and q.dtype == jnp.bfloat16 and head_size % 8 == 0 and head_size <= 128:
         return "cudnn"
+    if platform == "cpu" and length > 2 * tiles.QUERIES:
+        return "tiled"
     return "chunked" if length > 2 * QUERIES else "reference"
 
 
@@ -115,6 +118,7 @@ _TILED = ("block_q", "block_kv", "block_kv_compute", "block_q_dkv", "block_kv_dk
 
 KERNELS: dict[str, Callable[..., jax.Array]] = {
     "reference": reference,
+    "tiled": tiles.attend,
     "chunked": chunked,
     "cudnn": cudnn,
     "pallas": pallas,
