@@ -2,7 +2,7 @@
 
     python -m jam_jax.plan --config configs/paper/cross_every_2.py --hardware a100-80gb --devices 256
 
-It needs no device, but the compiler of the hardware: jax[cuda12] of the installed jax's version, or libtpu. Options of
+It needs no device, but the compiler of the hardware: jax[cuda12] or jax[tpu] of the installed jax's version. Options of
 `jam_jax.train` override the config's values here too (`--batch 256 --mesh.tensor 2`). A config that takes its model
 from a checkpoint (instruction tuning) borrows one with `--like configs/paper/cross_every_2.py`.
 """
@@ -124,7 +124,13 @@ def compiled(config: Config, name: str, count: int) -> Plan:
         "results": found.output_size_in_bytes - found.alias_size_in_bytes,
         "program": found.generated_code_size_in_bytes,
     }
-    moves = hlo.collectives(program.as_text())
+    try:
+        moves = hlo.collectives(program.as_text())
+    except RuntimeError as error:
+        raise ValueError(
+            f"jax {jax.__version__} cannot read what the compiler for {hardware.platform} made, so it is of another "
+            f"version ({_first_line(error)}): {_install(hardware)}"
+        ) from error
     kinds: dict[str, dict[str, float]] = {}
     for move in moves:
         kind = kinds.setdefault(move.kind, {"count": 0, "bytes": 0, "seconds": 0.0})
@@ -155,14 +161,13 @@ COMPILER: dict[str, dict[str, int | bool]] = {
     "cuda": {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False},
     "tpu": {},
 }
-INSTALL = {"cuda": 'pip install "jax[cuda12]=={version}"', "tpu": "pip install libtpu"}
+INSTALL = {"cuda": 'pip install "jax[cuda12]=={version}"', "tpu": 'pip install "jax[tpu]=={version}"'}
 
 
 def topology(hardware: Hardware, count: int) -> list[Any]:
     """Devices that can be compiled for and nothing else; ValueError if their compiler or such a slice is missing."""
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # else libtpu asks a machine that is none for its slice
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    import jax
     from jax.experimental import topologies
 
     try:
@@ -178,11 +183,21 @@ def topology(hardware: Hardware, count: int) -> list[Any]:
         described = {"target_config": hardware.description, "topology": shape}
         return list(topologies.get_topology_desc("", "cuda", **described).devices)
     except (RuntimeError, ImportError, KeyError, NotImplementedError) as error:
-        how = INSTALL[hardware.platform].format(version=jax.__version__)
-        reason = str(error).strip().splitlines()[0][:200]
+        how, reason = _install(hardware), _first_line(error)
         if "lockfile" in reason:
             how = "libtpu serves one program at a time: wait for the other one to end"
         raise ValueError(f"cannot compile for {hardware.platform} here ({reason}): {how}") from error
+
+
+def _install(hardware: Hardware) -> str:
+    """How to get the compiler that goes with the installed jax."""
+    import jax
+
+    return INSTALL[hardware.platform].format(version=jax.__version__)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200]
 
 
 def seconds_of(move: hlo.Collective, hardware: Hardware, count: int) -> float:

@@ -67,7 +67,7 @@ def test_without_its_compiler_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPa
         ValueError, match=r'cannot compile for cuda here \(Unknown backend cuda\): pip install "jax\[cuda'
     ):
         plan.topology(HARDWARE["h200"], 16)
-    with pytest.raises(ValueError, match="pip install libtpu"):
+    with pytest.raises(ValueError, match=r'pip install "jax\[tpu\]=='):
         plan.topology(HARDWARE["tpu-v5p"], 256)
 
 
