@@ -144,6 +144,25 @@ def test_captions_are_masked_in_their_share_of_the_pairs(tmp_path: Path) -> None
     assert not any(MASK in texts[n]["tokens"] for n in range(40))
 
 
+def test_after_retrieved_documents_captions_are_left_out_in_their_share(tmp_path: Path) -> None:
+    store = pair_store(tmp_path / "s")
+    near = np.array([[[(i + 1) % 40]] for i in range(39)] + [[[neighbours.NONE]]])
+    neighbours.write(tmp_path / "t", store, store, [(near, np.zeros(near.shape))])
+    options = {"cut": "document", "neighbours": str(tmp_path / "t")}
+    never, always, sometimes = (make(store, 20, mask_caption=share, **options) for share in (0.0, 1.0, 0.25))
+    for n in range(40):
+        row = never[n]["tokens"].tolist()
+        whole = row[: row.index(PAD)] if PAD in row else row
+        found = always[n]["tokens"].tolist()
+        if whole.count(BREAK) == 1:  # nothing was retrieved: it is masked as every pair is
+            assert found[:8] == [END, MASK, *whole[3:]] and MASK in found[8:]
+        else:
+            assert found[: len(whole) - 2] == [*whole[:9], *whole[11:]] and found[len(whole) - 2] == PAD
+            assert always[n]["weights"].sum() == len(whole) - 3
+    share = np.mean([(sometimes[n]["tokens"] != never[n]["tokens"]).any() for n in range(400)])
+    assert abs(share - 0.25) < 0.1
+
+
 def test_packed_blocks_hold_every_document_once_an_epoch_each_with_positions_of_its_own(tmp_path: Path) -> None:
     store = text_store(tmp_path / "s")
     blocks = make(store, block=20, cut="packed")
@@ -323,7 +342,5 @@ def test_retrieved_documents_stand_in_the_blocks(tmp_path: Path) -> None:
     rows = np.stack([stream[n]["tokens"] for n in range(40)])
     assert (rows[:, -1] == END).all()
     assert sorted((rows[:, 16] - 10).tolist()) == list(range(40))
-    with pytest.raises(ValueError, match="mask_caption of .* needs pairs alone"):
-        make(store, 30, cut="document", neighbours=table, mask_caption=0.1)
     with pytest.raises(ValueError, match="holds instructions, before which nothing is retrieved"):
         make(text_store(tmp_path / "q", prompts=True), 30, neighbours=table)

@@ -293,6 +293,19 @@ def test_a_vocabulary_without_sentinels_is_refused() -> None:
             cm3.mask_caption(pair, space, 20)
 
 
+def test_a_caption_after_retrieved_documents_is_found() -> None:
+    picture, text = [BREAK, 60, 61, 62, 63], [20, 21, END]
+    for before in ([], [12, *picture, BREAK], [*text, 12, 13, *picture, BREAK]):
+        for space, start, close in ((SPACE, END, []), (OWN, START, [BREAK])):
+            block = np.array([start, *before, 10, 11, *picture, *close, END])
+            found = cm3.last_caption(block, space)
+            assert found is not None and block[found].tolist() == [10, 11]
+            assert np.delete(block, found).tolist() == [start, *before, *picture, *close, END]
+            assert cm3.last_caption(np.delete(block, found), space) is None  # there is none any more
+            assert cm3.last_caption(block[:-1], space) is None  # cut off
+    assert cm3.last_caption(np.array([END, *text]), SPACE) is None
+
+
 @pytest.mark.parametrize(
     "block",
     [

@@ -40,8 +40,6 @@ class SourceBlocks:
             raise ValueError(f"store {source.store} holds instructions, before which nothing is retrieved: set none")
         if source.mask_caption and not whole:
             raise ValueError(f"mask_caption of {source.store} needs whole pairs: set cut='document' or cut='packed'")
-        if source.mask_caption and source.neighbours:
-            raise ValueError(f"mask_caption of {source.store} needs pairs alone: set it to 0, or neighbours to none")
         self._source, self._config, self._space, self._key = source, config, space, key
         self._is_mask = np.zeros(space.vocab_size, bool)
         self._is_mask[space.sentinel_ids] = True
@@ -109,8 +107,11 @@ class SourceBlocks:
         """The caption masked, or CM3 applied, each with its own probability; else `tokens` itself."""
         source = self._source
         caption, spans = rng.random(2)
-        if caption < source.mask_caption and cm3.caption_end(tokens, self._space):
-            return cm3.mask_caption(tokens, self._space, room)
+        if caption < source.mask_caption:
+            if cm3.caption_end(tokens, self._space):
+                return cm3.mask_caption(tokens, self._space, room)
+            if source.neighbours and (left_out := cm3.last_caption(tokens, self._space)):
+                return np.delete(tokens, left_out)
         if spans < source.cm3:
             return cm3.mask(rng, tokens, self._space, room, self._config.cm3_mean, source.cm3_segments)
         return tokens

@@ -180,6 +180,19 @@ def caption_end(tokens: np.ndarray, space: TokenSpace) -> int:
     return start if start > 1 and one_picture and (space.modality[tokens[1:start]] == TEXT).all() else 0
 
 
+def last_caption(tokens: np.ndarray, space: TokenSpace) -> slice | None:
+    """Where the caption stands in `</s> retrieved documents, caption <break> picture </s>`; None for anything else."""
+    if not space.draws or tokens[0] != space.start or tokens[-1] != space.end_of_document:
+        return None
+    for closed in (len(tokens) - 1, len(tokens) - 2):  # the end of the document may close its picture
+        end = closed - len(space.picture_layout)
+        if end > 1 and tokens[end] == space.start_of_image and tokens[closed] in space.picture_closers:
+            others = np.flatnonzero(space.modality[tokens[1:end]] != TEXT)
+            start = int(others[-1]) + 2 if len(others) else 1
+            return slice(start, end) if start < end else None
+    return None
+
+
 def mask_caption(tokens: np.ndarray, space: TokenSpace, limit: int) -> np.ndarray:
     """`</s> caption <break> picture </s>` → `</s> <mask:0> <break> picture </s> <mask:0> caption <eoss>` [ours].
 
