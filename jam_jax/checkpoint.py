@@ -31,8 +31,8 @@ from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy as preservation
 
 from jam_jax import checkpoint_blocks, hosts, progress, streaming
-from jam_jax.config import ClipConfig, ModelConfig, VqganConfig, model_from_dict, save_json
-from jam_jax.models import clip, model, vqgan
+from jam_jax.config import ClipConfig, InceptionConfig, ModelConfig, VqganConfig, model_from_dict, save_json
+from jam_jax.models import clip, inception, model, vqgan
 from jam_jax.streaming import BLOCK_BYTES, Leaf
 from jam_jax.trees import paths
 
@@ -51,6 +51,8 @@ def _traced(config: ModelConfig) -> dict:
         return jax.eval_shape(lambda: vqgan.init(config, jax.random.key(0)))
     if isinstance(config, ClipConfig):
         return jax.eval_shape(lambda: clip.init(config, jax.random.key(0)))
+    if isinstance(config, InceptionConfig):
+        return inception.shapes(config)
     return model.shapes(config)
 
 

@@ -21,7 +21,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from jam_jax.model_config import ClipConfig, CrossConfig, DecoderConfig, ModelConfig, VqganConfig, at_least
+from jam_jax.model_config import (
+    ClipConfig,
+    CrossConfig,
+    DecoderConfig,
+    InceptionConfig,
+    ModelConfig,
+    VqganConfig,
+    at_least,
+)
 
 
 def check_seed(seed: int) -> None:
@@ -43,7 +51,9 @@ class SourceConfig:
     within_documents: bool = False  # True: a stream's documents see themselves alone, with positions from 0
     cm3: float = 1.0  # share of the blocks that pass through the CM3 objective; the rest stay causal
     cm3_segments: float = 0.0  # share of those in which whole texts or pictures are masked in place of spans
-    mask_caption: float = 0.0  # share of the pairs whose whole caption is masked: what guidance contrasts with
+    # Share of the pairs whose whole caption is masked, or left out after retrieved documents: what guidance contrasts
+    # with, without these documents and with them.
+    mask_caption: float = 0.0
     prompt_loss: bool = True  # False: no loss on the prompt of an instruction
     neighbours: str = ""  # neighbour table of the store: documents of its bank go before each document; empty: none do
     retrieved: int = 2  # documents that go before one, where its neighbours are that many
@@ -187,7 +197,13 @@ class Config:
         check_seed(self.seed)
 
 
-MODELS: dict[str, type] = {"decoder": DecoderConfig, "cross": CrossConfig, "vqgan": VqganConfig, "clip": ClipConfig}
+MODELS: dict[str, type] = {
+    "decoder": DecoderConfig,
+    "cross": CrossConfig,
+    "vqgan": VqganConfig,
+    "clip": ClipConfig,
+    "inception": InceptionConfig,
+}
 
 T = TypeVar("T")
 
@@ -227,8 +243,8 @@ def _value(hint: Any, value: Any) -> Any:
     return value
 
 
-def read_config(path: str | Path) -> Any:
-    """`get_config()` of a Python file; ValueError if there is none, if it fails, or if it gives no Config.
+def read_config(path: str | Path, kind: type = Config) -> Any:
+    """`get_config()` of a Python file; ValueError if there is none, if it fails, or if it gives no `kind`.
 
     Annotated as Any, so that a config file may build on the model of another whatever its kind.
     """
@@ -245,8 +261,8 @@ def read_config(path: str | Path) -> Any:
         raise ValueError(f"{path}: {type(error).__name__}: {error}") from error
     if not hasattr(module, "get_config"):
         raise ValueError(f"{path} has no get_config()")
-    if not isinstance(found, Config):
-        raise ValueError(f"{path}: get_config() must give a Config, it gives {type(found).__name__}")
+    if not isinstance(found, kind):
+        raise ValueError(f"{path}: get_config() must give a {kind.__name__}, it gives {type(found).__name__}")
     return found
 
 

@@ -44,6 +44,15 @@ def data_uri(picture: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(picture).decode()}"
 
 
+def table_html(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A `<table>` whose columns but the first are numbers; all cells are text and get escaped."""
+    head = "".join(f'<th class="{"number" if i else ""}">{escape(h)}</th>' for i, h in enumerate(header))
+    cells = (
+        "".join(f'<td class="{"number" if i else ""}">{escape(c)}</td>' for i, c in enumerate(row)) for row in rows
+    )
+    return f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
+
+
 def page(title: str, body: str) -> str:
     """A whole HTML page; `title` is text and gets escaped, `body` is HTML."""
     return (

@@ -50,13 +50,17 @@ def main(args: Sequence[str] | None = None) -> None:
     """The command."""
     options = configs.cli(Options, args, prog="bash launch/quickstart.sh", description=__doc__ or "")
     own = {name: _directory(getattr(options, name)) for name in ("pictures", "text")}
-    run = Path(options.out).absolute() if options.out else ROOT / "runs" / ("own" if own["text"] else "quickstart")
-    if not (ROOT / "configs").is_dir():
-        raise ValueError(f"the quickstart runs from a clone of the repository: {ROOT} has no configs/")
-    os.chdir(ROOT)  # the commands that are shown can then be typed at the top of the repository
-    if run.is_relative_to(ROOT):
-        run = run.relative_to(ROOT)
+    run = enter(options.out, "own" if own["text"] else "quickstart")
     follow(Road(run, options.fusion, options.minutes, **own), fresh=options.fresh)
+
+
+def enter(out: str, name: str) -> Path:
+    """Go to the repository's top, and give the directory of a run as seen from there: `out`, or runs/`name`."""
+    run = Path(out).absolute() if out else ROOT / "runs" / name
+    if not (ROOT / "configs").is_dir():
+        raise ValueError(f"this runs from a clone of the repository: {ROOT} has no configs/")
+    os.chdir(ROOT)  # the commands that are shown can then be typed at the top of the repository
+    return run.relative_to(ROOT) if run.is_relative_to(ROOT) else run
 
 
 def _directory(name: str) -> str:
@@ -110,7 +114,7 @@ def follow(road: Road, *, fresh: bool = False) -> None:
             "peak_memory_gib": peak_memory_gib(),
             "commands": [_shown(command) for command in commands],
             "fingerprint": fingerprint,
-            "data": _data(road),
+            "data": road.about,
         }
         (run / "stages").mkdir(parents=True, exist_ok=True)
         aside = run / "stages" / f".{stage.name}.partial"
@@ -159,15 +163,11 @@ def require_data(road: Road) -> None:
             raise ValueError(f"{road.text} has no text in its split {split!r}")
 
 
-def _data(road: Road) -> str:
-    return f"the pictures of {road.pictures} and the text of {road.text}" if road.own else "the built-in world"
-
-
 def _of_another_road(run: Path, road: Road) -> str:
     """The data of the stages that are kept in a directory, if it is not this road's."""
     for path in (run / "stages").glob("*.json"):
         stamp = _read_stamp(path)
-        if stamp and stamp["data"] != _data(road):
+        if stamp and stamp["data"] != road.about:
             return stamp["data"]
     return ""
 

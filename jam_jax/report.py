@@ -19,7 +19,7 @@ from jam_jax.chart import STYLE as CHART_STYLE
 from jam_jax.chart import chart
 from jam_jax.evaluate import samples
 from jam_jax.evaluate.samples import Sample
-from jam_jax.html import data_uri, document_html, page
+from jam_jax.html import data_uri, document_html, page, table_html
 from jam_jax.machine import machine
 
 MODELS = {  # as measured/NAME-text.json and measured/NAME-captions.json → as the page says it
@@ -184,10 +184,10 @@ def body(found: Found) -> str:
         "Every figure here was measured by this run, on held-out examples.</p>"
     )
     header = ("", "Text", "Captions with pictures", "Pictures alone")
-    parts.append("<h2>What the fusion kept</h2>" + _table(header, rows(found)))
+    parts.append("<h2>What the fusion kept</h2>" + table_html(header, rows(found)))
     parts.append('<p class="note">Perplexity: lower is better. In brackets, how many times the parent’s it is.</p>')
     if table := marks(found):
-        parts.append("<h2>What it can do</h2>" + _table(("", "Image parent", "Fusion"), table))
+        parts.append("<h2>What it can do</h2>" + table_html(("", "Image parent", "Fusion"), table))
     if found.answers:
         parts.append(
             f"<h2>Illustrated answers</h2><div class='answers'>{''.join(map(_answer, found.answers[:ANSWERS]))}</div>"
@@ -196,21 +196,12 @@ def body(found: Found) -> str:
     if curves:
         parts.append(f"<h2>Training</h2><div class='grid'>{''.join(f'<div>{svg}</div>' for svg in curves)}</div>")
     times = [(s["title"], f"{s['seconds']:.0f} s", f"{s['peak_memory_gib']:.1f} GiB") for s in found.stages]
-    parts.append("<h2>Stages</h2>" + _table(("", "Time", "Memory so far"), times))
+    parts.append("<h2>Stages</h2>" + table_html(("", "Time", "Memory so far"), times))
     if found.drawings["fused"]:
         parts.append("<h2>Drawn from held-out captions</h2>" + _gallery(found.drawings["fused"]))
     if found.trained_on:
         parts.append("<h2>Drawn from captions it was trained on</h2>" + _gallery(found.trained_on))
     return "\n".join(parts)
-
-
-def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    head = "".join(f'<th class="{"number" if i else ""}">{html.escape(h)}</th>' for i, h in enumerate(header))
-    cells = (
-        "".join(f'<td class="{"number" if i else ""}">{html.escape(c)}</td>' for i, c in enumerate(line))
-        for line in lines
-    )
-    return f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
 
 
 def _answer(sample: Sample) -> str:

@@ -50,6 +50,11 @@ class Road:
         """Whether it runs on a user's own data."""
         return bool(self.pictures)
 
+    @property
+    def about(self) -> str:
+        """What it is made on, as stamps and messages say it."""
+        return f"the pictures of {self.pictures} and the text of {self.text}" if self.own else "the built-in world"
+
     def source(self, kind: str) -> str:
         """Where the documents of `text`, `captions` or `illustrated` come from."""
         if self.own:

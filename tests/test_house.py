@@ -15,7 +15,19 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # from entries before its own on its floor, and from its own entry.
 FLOORS = [
     [
-        *("model_config", "config", "tokens", "trees", "streaming", "machine", "hosts", "progress", "html", "chart"),
+        *(
+            "model_config",
+            "config",
+            "tokens",
+            "trees",
+            "streaming",
+            "machine",
+            "hosts",
+            "progress",
+            "html",
+            "chart",
+            "dots",
+        ),
         *("hardware", "flops", "hlo"),
     ],
     ["sharding", "losses", "optim", "sampling", "metrics"],
@@ -35,16 +47,16 @@ FLOORS = [
             "train_run",
             "train",
         ),
-        *("plan", "report", "stages", "quickstart", "bench"),
+        *("plan", "report", "stages", "quickstart", "miniature", "bench"),
     ],
 ]
 COMMANDS = ["fuse", "convert", "data", "retrieval", "evaluate", "bench"]  # whose __main__ stands on the top floor
 # Inside data/, in the order in which files may build on one another; formats/ is one entry.
 DATA = [
-    "settings", "documents", "formats", "clip_pictures", "clip_text", "scenes", "world_text", "world", "grader",
-    "reading", "image_tokenizer", "sentencepiece_text", "json_text", "text_tokenizers", "grammars", "vocabulary",
-    "tokenizers", "store", "parts", "recent", "order", "neighbours", "retrieved", "sequences", "stream", "cuts", "cm3",
-    "blocks", "mixture", "loader", "feed",
+    "settings", "documents", "formats", "clip_pictures", "inception_pictures", "clip_text", "scenes", "world_text",
+    "world", "grader", "reading", "image_tokenizer", "sentencepiece_text", "json_text", "text_tokenizers", "grammars",
+    "vocabulary", "tokenizers", "store", "parts", "recent", "order", "neighbours", "retrieved", "sequences", "stream",
+    "cuts", "cm3", "blocks", "mixture", "loader", "feed",
 ]  # fmt: skip
 
 # Heavy libraries → the only files (or folders) that may import them.
@@ -157,10 +169,10 @@ def test_heavy_libraries_have_one_door(path):
         )
 
 
-COMMAND_FILES = ["train", "plan", "generate", "demo", "quickstart", "report"]
+COMMAND_FILES = ["train", "plan", "generate", "demo", "quickstart", "miniature", "report"]
 
 
-@pytest.mark.parametrize("name", ["config", "tokens", "progress", "html", "chart", *COMMAND_FILES])
+@pytest.mark.parametrize("name", ["config", "tokens", "progress", "html", "chart", "dots", *COMMAND_FILES])
 def test_what_a_help_text_needs_opens_no_heavy_library(name):
     """A command's file and the lowest floor load nothing slow at their top, nor do our files that they load there."""
     seen, waiting = set(), [name]

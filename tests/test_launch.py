@@ -41,13 +41,14 @@ def test_an_unknown_option_ends_in_one_line_before_anything_is_installed(script,
     assert not result.stdout
 
 
-def test_help_lists_every_option_of_the_quickstart():
+@pytest.mark.parametrize(("script", "module"), [("quickstart", "quickstart"), ("tables", "miniature")])
+def test_help_lists_every_option_of_a_run_from_nothing(script, module):
     import dataclasses
+    import importlib
 
-    from jam_jax.quickstart import Options
-
-    shown = bash(ROOT / "launch" / "quickstart.sh", "--help").stdout
-    assert all(f"--{field.name}" in shown for field in dataclasses.fields(Options))
+    shown = bash(ROOT / "launch" / f"{script}.sh", "--help").stdout
+    fields = dataclasses.fields(importlib.import_module(f"jam_jax.{module}").Options)
+    assert all(f"--{field.name}" in shown for field in fields)
 
 
 @pytest.fixture
@@ -65,6 +66,7 @@ def clone(tmp_path):
         '#!/bin/bash\n[ "$1" = -c ] && exec /usr/bin/env -i "$REAL" "$@"\necho "$*" >>"$CALLS"\n'
         'if [ "$2" = venv ]; then mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; fi\n'
         '[ "$3" != install ] || [ ! -e "$BROKEN" ] || { echo "ERROR: no such package"; exit 1; }\n'
+        '[ "$2" != mypy ] || [ ! -e "$BROKEN" ] || { echo "jam_jax/tokens.py:1: error: ill-typed"; exit 1; }\n'
     )
     python.chmod(0o755)
     return tmp_path
@@ -112,13 +114,18 @@ def test_an_install_that_fails_is_one_line_and_is_tried_again(clone):
 
 def test_the_tests_run_lint_format_types_and_pytest(clone):
     _, calls = launch(clone, "test.sh")
-    assert [call for call in calls if "pip" not in call and "venv" not in call] == [
-        "-m ruff check .",
-        "-m ruff format --check .",
-        "-m mypy jam_jax",
-        "-m pytest -q -n 2",
-    ]
+    run = [call for call in calls if "pip" not in call and "venv" not in call]
+    assert run[:2] == ["-m ruff check .", "-m ruff format --check ."]
+    assert sorted(run[2:]) == ["-m mypy jam_jax", "-m pytest -q -n 2"]  # one beside the other
     assert sum("pip install" in call for call in calls) == 2
+
+
+def test_types_that_do_not_fit_are_shown_after_the_tests_and_fail(clone):
+    assert launch(clone, "test.sh")[0].returncode == 0
+    (clone / "broken").touch()
+    result, calls = launch(clone, "test.sh")
+    assert result.returncode == 1 and "error: ill-typed" in result.stdout
+    assert "-m pytest -q -n 2" in calls
 
 
 def test_without_a_recent_python_it_says_so(clone):

@@ -198,7 +198,7 @@ def test_paragraphs_reason_rightly():
 
 def test_equal_things_are_told_apart_by_their_place():
     twin = Thing("cross", "green", "small")
-    names = world_text._names(Scene("three", (twin, twin, Thing("circle", "red", "large"))))
+    names = world_text.told_apart(Scene("three", (twin, twin, Thing("circle", "red", "large"))))
     assert names == ["the cross at the top left", "the cross at the top right", "the circle"]
 
 

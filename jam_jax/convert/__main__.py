@@ -19,8 +19,8 @@ class Import:
     """Turn a PyTorch checkpoint into a model directory that every command here reads."""
 
     # Directory or file: Hugging Face's, metaseq's *.pt (any one of its pieces names the whole), Meta's Chameleon, CLIP
-    # (Hugging Face's or OpenAI's ViT-*.pt), or an image tokenizer: a VQGAN of taming-transformers or Meta with its
-    # yaml, or Chameleon's inside its checkpoint
+    # (Hugging Face's or OpenAI's ViT-*.pt), pytorch-fid's pt_inception-*.pth, or an image tokenizer: a VQGAN of
+    # taming-transformers or Meta with its yaml, or Chameleon's inside its checkpoint
     source: str
     target: str  # directory to make; must not exist, or be empty
     # Whose layout it is; auto: by its own files. lumina: Lumina-mGPT or Anole, which have Chameleon's; of all three
@@ -60,7 +60,8 @@ def import_model(
     source, target = Path(source), Path(target)
     checkpoint.check_vacant(target)
     parent = families.read(source, family, resolution)
-    if isinstance(parent.config, config.VqganConfig | config.ClipConfig) and (tokenizer or grammar != "auto"):
+    language = isinstance(parent.config, config.DecoderConfig | config.CrossConfig)
+    if not language and (tokenizer or grammar != "auto"):
         raise ValueError(f"--tokenizer and --grammar are for language models, and {source} is none: leave them out")
     if resolution and not isinstance(parent.config, config.VqganConfig):
         raise ValueError(f"--resolution is for image tokenizers, and {source} is none: leave it out")
@@ -83,7 +84,7 @@ def _tokenizer(
     """The tokenizer that comes along with a model, and a word about it."""
     from jam_jax.data import clip_text, vocabulary
 
-    if isinstance(model, config.VqganConfig):  # one beside it reads text
+    if isinstance(model, config.VqganConfig | config.InceptionConfig):  # one beside it reads text
         return nullcontext((None, ""))
     if isinstance(model, config.ClipConfig):
         return clip_text.of_checkpoint(source, model)

@@ -146,7 +146,7 @@ def _reveals_held_out(scene: Scene, order: tuple[int, ...]) -> bool:
     return split_of(scene) == "train" and split_of(first) != "train"
 
 
-def _names(scene: Scene) -> list[str]:
+def told_apart(scene: Scene) -> list[str]:
     """The shortest name by which each thing can be told from the others: `the circle`, `the red circle`, …"""
     forms = [
         (f"the {t.shape}", f"the {t.colour} {t.shape}", f"the {t.size} {t.shape}", f"the {t.size} {t.colour} {t.shape}")
@@ -161,7 +161,8 @@ def _names(scene: Scene) -> list[str]:
     return names
 
 
-def _list(items: list[str]) -> str:
+def listed(items: list[str]) -> str:
+    """Things as a sentence lists them: `a, b and c`."""
     return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]
 
 
@@ -173,7 +174,7 @@ def _describe(scene: Scene, nouns: list[str], rng: random.Random) -> list[str]:
 def _fact(scene: Scene, rng: random.Random) -> list[str]:
     """One true sentence on one of the things."""
     i = rng.randrange(len(scene.things))
-    thing, name = scene.things[i], _names(scene)[i]
+    thing, name = scene.things[i], told_apart(scene)[i]
     sides = {"circle": "is round", "square": "has four sides", "triangle": "has three sides", "cross": "has four arms"}
     other_colour = rng.choice([c for c in ("red", "green", "blue", "yellow", "purple") if c != thing.colour])
     other_size = "small" if thing.size == "large" else "large"
@@ -186,7 +187,7 @@ def _fact(scene: Scene, rng: random.Random) -> list[str]:
 def _repeat(scene: Scene, nouns: list[str], rng: random.Random) -> list[str]:
     """Something said, and said again word by word: how a small decoder learns to copy, which answering needs."""
     phrases = NOUN_PHRASES[scene.layout] + SENTENCES[scene.layout]
-    what = _list(nouns) if len(nouns) > 2 else _fill(rng.choice(phrases), nouns)
+    what = listed(nouns) if len(nouns) > 2 else _fill(rng.choice(phrases), nouns)
     again = rng.choice(("once more", "I say it again", "in a word", "please repeat"))
     return [f"{what}.", f"{again}: {what}."]
 
@@ -197,13 +198,13 @@ def _explain(scene: Scene, nouns: list[str], rng: random.Random) -> list[str]:
         return [rng.choice((f"to draw {what}, take {scene.things[0].colour} paint.", f"it is easy to draw {what}."))]
     if len(nouns) == 2:
         return [f"to draw {what}, begin with {nouns[0]}.", f"then put {nouns[1]} {SECOND[scene.layout, 1]}."]
-    return [f"to draw {_list(nouns)}, begin with {nouns[0]}.", f"then add {nouns[1]} and {nouns[2]}."]
+    return [f"to draw {listed(nouns)}, begin with {nouns[0]}.", f"then add {nouns[1]} and {nouns[2]}."]
 
 
 def _count(scene: Scene, nouns: list[str], rng: random.Random) -> list[str]:
     n = NUMBERS[len(scene.things)]
     first = rng.choice(
-        (f"there are {n} shapes: {_list(nouns)}.", f"{_list(nouns)} make {n} shapes.", f"here are {_list(nouns)}.")
+        (f"there are {n} shapes: {listed(nouns)}.", f"{listed(nouns)} make {n} shapes.", f"here are {listed(nouns)}.")
     )
     attribute = rng.choice(("shape", "colour", "size"))
     value = getattr(rng.choice(scene.things), attribute)
@@ -215,21 +216,21 @@ def _count(scene: Scene, nouns: list[str], rng: random.Random) -> list[str]:
 
 def _compare(scene: Scene, nouns: list[str], rng: random.Random) -> list[str]:
     i, j = rng.sample(range(len(scene.things)), 2)
-    names = _names(scene)
+    names = told_apart(scene)
     a, b = scene.things[i], scene.things[j]
     if a.size == b.size:
         says = rng.choice(("are the same size", f"are both {a.size}", "are equally big"))
         return [
-            f"{rng.choice(('look at', 'here are', 'we have'))} {_list(nouns)}.",
+            f"{rng.choice(('look at', 'here are', 'we have'))} {listed(nouns)}.",
             f"{names[i]} and {names[j]} {says}.",
         ]
     (x, y) = (names[i], names[j]) if a.size == "large" else (names[j], names[i])
     says = rng.choice((f"{x} is bigger than {y}", f"{x} is larger than {y}", f"{y} is smaller than {x}"))
-    return [f"{rng.choice(('look at', 'here are', 'we have'))} {_list(nouns)}.", f"{says}."]
+    return [f"{rng.choice(('look at', 'here are', 'we have'))} {listed(nouns)}.", f"{says}."]
 
 
 def _place(scene: Scene, nouns: list[str], rng: random.Random) -> list[str]:
-    names = _names(scene)
+    names = told_apart(scene)
     i, j = rng.choice(((0, 1), (0, 2), (1, 2))) if len(names) == 3 else (0, 1)
     beside = scene.layout == "beside" or ((i, j) == (0, 1) and scene.layout == "three")
     before, after = ("to the left of", "to the right of") if beside else ("above", "below")
@@ -239,15 +240,15 @@ def _place(scene: Scene, nouns: list[str], rng: random.Random) -> list[str]:
 
 
 def _colours(scene: Scene, nouns: list[str], rng: random.Random) -> list[str]:
-    names = _names(scene)
+    names = told_apart(scene)
     i, j = rng.sample(range(len(names)), 2)
     same = scene.things[i].colour == scene.things[j].colour
     says = f"{names[i]} and {names[j]} have {'the same colour' if same else 'different colours'}."
-    return [f"{rng.choice(('look at', 'here are', 'we have'))} {_list(nouns)}.", says]
+    return [f"{rng.choice(('look at', 'here are', 'we have'))} {listed(nouns)}.", says]
 
 
 def _ask(scene: Scene, nouns: list[str], rng: random.Random) -> list[str]:
-    names = _names(scene)
+    names = told_apart(scene)
     i = rng.randrange(len(names))
     thing = scene.things[i]
     questions = [("how many shapes are there?", f"{NUMBERS[len(names)]}.")]
@@ -256,16 +257,16 @@ def _ask(scene: Scene, nouns: list[str], rng: random.Random) -> list[str]:
     if thing.size not in names[i]:
         size = rng.choice(("large", "small"))
         questions.append((f"is {names[i]} {size}?", "yes." if size == thing.size else "no."))
-    return [f"{rng.choice(('look at', 'here are', 'we have'))} {_list(nouns)}.", *rng.choice(questions)]
+    return [f"{rng.choice(('look at', 'here are', 'we have'))} {listed(nouns)}.", *rng.choice(questions)]
 
 
 def _remove(scene: Scene, nouns: list[str], rng: random.Random) -> list[str]:
-    names = _names(scene)
+    names = told_apart(scene)
     i = rng.randrange(len(names))
-    left = _list([n for j, n in enumerate(nouns) if j != i])
+    left = listed([n for j, n in enumerate(nouns) if j != i])
     verb = "is" if len(names) == 2 else "are"
     start = rng.choice(("here are", "we have"))
-    return [f"{start} {_list(nouns)}.", f"take away {names[i]}, and {left} {verb} left."]
+    return [f"{start} {listed(nouns)}.", f"take away {names[i]}, and {left} {verb} left."]
 
 
 _ABOUT_ONE: tuple[Callable[[Scene, list[str], random.Random], list[str]], ...] = (_describe, _explain, _repeat)

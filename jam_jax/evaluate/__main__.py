@@ -1,4 +1,4 @@
-"""Figures of a model: `python -m jam_jax.evaluate perplexity|zero-shot|draw|answer …`, as lines and as files."""
+"""Figures of a model: `python -m jam_jax.evaluate perplexity|zero-shot|choices|pictures|draw|answer|tables …`."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,8 +6,12 @@ from typing import Any
 
 from jam_jax import config, hosts
 from jam_jax.decode.settings import Settings, check_bank
-from jam_jax.evaluate import measure, zero_shot
+from jam_jax.evaluate import choices, measure, picture_scores, zero_shot
+from jam_jax.evaluate.choices import Choices
 from jam_jax.evaluate.measure import Perplexity
+from jam_jax.evaluate.picture_scores import Pictures
+from jam_jax.evaluate.tables import command as tables
+from jam_jax.evaluate.tables.command import Tables
 from jam_jax.evaluate.zero_shot import ZeroShot
 from jam_jax.machine import keep_freed_memory
 
@@ -108,13 +112,14 @@ def _parts(parts: Sequence[Any]) -> tuple[str | bytes, ...]:
 
 def main(args: Sequence[str] | None = None, *, alone: bool = False) -> None:
     """The command; `alone`: this is all that the process does, so it joins the others that measure with it."""
-    options: Any = config.cli(
-        Perplexity | ZeroShot | Draw | Answer, args, prog="python -m jam_jax.evaluate", description=__doc__ or ""
-    )
-    if alone and isinstance(options, Perplexity | ZeroShot):
+    form = Perplexity | ZeroShot | Choices | Pictures | Draw | Answer | Tables
+    options: Any = config.cli(form, args, prog="python -m jam_jax.evaluate", description=__doc__ or "")
+    if alone and isinstance(options, Perplexity | ZeroShot | Pictures):
         hosts.start()
     keep_freed_memory()
     commands: dict[type, Any] = {Perplexity: measure.run, ZeroShot: zero_shot.measure, Draw: draw, Answer: answer}
+    commands |= {Choices: choices.run, Pictures: picture_scores.run}
+    commands[Tables] = lambda options: tables.measure(options, main)
     commands[type(options)](options)
 
 

@@ -6,6 +6,7 @@ asks and gets the answers; the others follow (`together`).
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from jam_jax import losses, sharding
-from jam_jax.config import LossConfig
+from jam_jax import checkpoint, losses, sharding
+from jam_jax.config import LossConfig, MeshConfig
 from jam_jax.decode.prefill import power_of_two
 from jam_jax.evaluate.together import Together
 from jam_jax.models import model
@@ -26,6 +27,17 @@ CHUNK = LossConfig.chunk  # tokens on each device whose logits are held at once
 TURN = 32  # tokens that are written until the host is asked whether to go on
 NO_NUMBER = "the model gives what is not a number: its weights or its dtype are at fault"
 LIKELIHOOD, BEGIN, GO_ON = range(3)  # functions of `together`
+
+
+def load(
+    directory: str | Path, config: LanguageConfig, space: TokenSpace, mesh: MeshConfig, batch_tokens: int
+) -> "Batched":
+    """The model of a directory on a mesh, of the config and token space that it holds; errors as of `Batched`."""
+    made = sharding.make_mesh(mesh)
+    shapes = checkpoint.shapes(config)
+    sharding.require_divisible(made, shapes)
+    _, params = checkpoint.load_model(directory, shardings=sharding.parameter_shardings(made, shapes))
+    return Batched(config, params, space, made, batch_tokens)
 
 
 class Batched:

@@ -109,10 +109,15 @@ def run(options: Perplexity) -> None:
     values |= {"neighbours": options.neighbours, "context": size, "stride": stride}
     values |= figures(found) | {"seconds": took, "tokens_per_second": sum(found.count) / took}
     _say(f"{options.model} on {what}", values)
-    if options.out and hosts.first():
-        path = Path(options.out)
+    write(options.out, values)
+
+
+def write(out: str, values: dict[str, Any]) -> None:
+    """Write figures as a JSON file, if there is to be one; by the first process."""
+    if out and hosts.first():
+        path = Path(out)
         path.parent.mkdir(parents=True, exist_ok=True)
-        config.write_whole(path, json.dumps(values, indent=1) + "\n")
+        config.write_whole(path, json.dumps(_plain(values), indent=1) + "\n")
 
 
 def _tokenizer(directory: Path, *, required: bool) -> "tuple[Tokenizer | None, str]":

@@ -5,13 +5,16 @@ A report is written from it without the model, and without jax.
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from jam_jax.config import to_dict
 
+NAME = "samples.json"
 FEW, THREE, OWN = "one and two shapes", "three shapes", "own pictures"  # kinds of captions
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,19 +58,35 @@ def save(samples: Sequence[Sample], directory: str | Path, **about: Any) -> None
                 (aside / row["reference"]).write_bytes(sample.reference)
             rows.append(row)
         values = {name: to_dict(value) for name, value in about.items()} | {"samples": rows}
-        (aside / "samples.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+        (aside / NAME).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 
 
 def load(directory: str | Path) -> list[Sample]:
     """What `save` wrote; ValueError if there is nothing or it is damaged."""
     directory = Path(directory)
+
+    def read(row: dict[str, Any]) -> Sample:
+        parts = (p if isinstance(p, str) else (directory / p["picture"]).read_bytes() for p in row["parts"])
+        reference = (directory / row["reference"]).read_bytes() if row["reference"] else b""
+        return Sample(**row | {"parts": tuple(parts), "reference": reference})
+
+    return _read(directory, read)
+
+
+def index(directory: str | Path) -> list[tuple[Sample, list[str]]]:
+    """The same without reading a picture: samples without parts, each with the names of its pictures' files."""
+
+    def read(row: dict[str, Any]) -> tuple[Sample, list[str]]:
+        files = [part["picture"] for part in row["parts"] if not isinstance(part, str)]
+        return Sample(**row | {"parts": (), "reference": b""}), files
+
+    return _read(Path(directory), read)
+
+
+def _read(directory: Path, read: Callable[[dict[str, Any]], T]) -> list[T]:
     try:
-        rows = json.loads((directory / "samples.json").read_text(encoding="utf-8"))["samples"]
-        for row in rows:
-            parts = (p if isinstance(p, str) else (directory / p["picture"]).read_bytes() for p in row["parts"])
-            row["parts"] = tuple(parts)
-            row["reference"] = (directory / row["reference"]).read_bytes() if row["reference"] else b""
-        return [Sample(**row) for row in rows]
+        rows = json.loads((directory / NAME).read_text(encoding="utf-8"))["samples"]
+        return [read(row) for row in rows]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{directory} holds no samples that can be read: {error}") from error
 

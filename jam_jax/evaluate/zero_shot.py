@@ -49,8 +49,8 @@ def measure(options: ZeroShot) -> None:
     with hosts.together():
         if importlib.util.find_spec("lm_eval") is None:
             raise ValueError("zero-shot tasks need EleutherAI's harness: pip install -r requirements-zero-shot.txt")
-    from jam_jax import checkpoint, sharding, tokens
-    from jam_jax.evaluate.batched import Batched
+    from jam_jax import checkpoint, tokens
+    from jam_jax.evaluate.batched import load
     from jam_jax.models.model import require_language
 
     with hosts.together():
@@ -60,11 +60,7 @@ def measure(options: ZeroShot) -> None:
     items, faults = _read(options) if hosts.first() else ({}, {})
     if not hosts.all_say(bool(items) or not hosts.first()):
         raise ValueError(f"no task can be measured: {next(iter(faults.values()), options.tasks)}")
-    mesh = sharding.make_mesh(options.mesh)
-    shapes = checkpoint.shapes(model_config)
-    sharding.require_divisible(mesh, shapes)
-    _, params = checkpoint.load_model(options.model, shardings=sharding.parameter_shardings(mesh, shapes))
-    batched = Batched(model_config, params, space, mesh, options.batch_tokens)
+    batched = load(options.model, model_config, space, options.mesh, options.batch_tokens)
     if not hosts.first():
         batched.together.follow()
         return

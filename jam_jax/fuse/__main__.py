@@ -39,7 +39,8 @@ class Uniform(_Parents):
 class Width(_Parents):
     """Put the parents side by side in a decoder of twice the width."""
 
-    init: Literal["copy", "average"] = "copy"  # what fills the off-diagonal blocks
+    # What fills the off-diagonal blocks: copies of the diagonal ones or the parents' average (the paper's), or zeros.
+    init: Literal["copy", "average", "zero"] = "copy"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +49,10 @@ class Cross(_Parents):
 
     every: int = 2  # a cross block per direction after layers 0, every, 2 every, …; 0: none
     seed: int = 0  # of the new blocks' random weights
+    # How the projection of both towers starts: at random (the original code), as their average, as one tower alone.
+    project: Literal["random", "average", "llm", "img"] = "random"
+    blocks: Literal["identity", "random"] = "identity"  # whether new blocks pass all on at first, or add what is drawn
+    positions: Literal["img", "llm", "average"] = "img"  # whose position table both towers read
 
     def __post_init__(self) -> None:
         configs.check_seed(self.seed)
@@ -118,7 +123,14 @@ def _fused(
         return width.fuse(img_config, llm, img, command.init)
     if space is None:
         raise ValueError(f"{command.img} {LACKS}")
-    return cross.fuse(llm_config, img_config, llm, img, space, every=command.every, key=jax.random.key(command.seed))
+    return cross.fuse(
+        *(llm_config, img_config, llm, img, space),
+        every=command.every,
+        key=jax.random.key(command.seed),
+        project=command.project,
+        blocks=command.blocks,
+        positions=command.positions,
+    )
 
 
 def _tokenizer(directory: str) -> Path | None:

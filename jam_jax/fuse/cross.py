@@ -3,16 +3,24 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Literal
 
 import jax
 import numpy as np
 
 from jam_jax.config import CrossConfig, DecoderConfig
 from jam_jax.fuse.rows import TABLES
-from jam_jax.models import cross, model
+from jam_jax.models import cross, decoder, model
 from jam_jax.streaming import Index, Leaf, block_of, mix, of_array
 from jam_jax.tokens import TEXT, TokenSpace
 from jam_jax.trees import like, paths
+
+POSITIONS = "embed/positions"
+Project = Literal["random", "average", "llm", "img"]
+Blocks = Literal["identity", "random"]
+Source = Literal["llm", "img", "average"]
+OUTPUTS = ("attn/o", "ffn/down")  # what a new block writes with: zero, or drawn as its feed-forward layer is
+LLM_SHARES: dict[str, float] = {"llm": 1.0, "img": 0.0, "average": 0.5}
 
 
 def fuse(
@@ -24,11 +32,16 @@ def fuse(
     *,
     every: int = 2,
     key: jax.Array,
+    project: Project = "random",
+    blocks: Blocks = "identity",
+    positions: Source = "img",
 ) -> tuple[CrossConfig, dict]:
     """Two trees of leaves → the joint model's. Text rows of the embedding are the LLM's, all others the image parent's.
 
-    The paper is silent on the rest; ours: positions, special tokens and the final norm come from the image parent,
-    whose documents hold both modalities. The new cross blocks start as the identity, the projection at random.
+    The paper is silent on the rest; ours: special tokens and the final norm come from the image parent, whose documents
+    hold both modalities, and so do positions unless `positions` says otherwise. The new cross blocks start as the
+    identity, or as blocks whose outputs are drawn too, and the projection at random as in the original code, or as the
+    average of the towers, or as one of them alone.
     """
     # The towers run alike, whatever their parents' directories say of it.
     shared = {name: getattr(img_config, name) for name in (*model.RUN_TIME, "vocab_size", "max_positions")}
@@ -39,21 +52,43 @@ def fuse(
     parts |= {path: leaf for path, leaf in right.items() if not path.startswith("layers/") and path not in parts}
     for name, tower in (("llm", left), ("img", right)):
         parts |= {f"{name}/{path}": leaf for path, leaf in tower.items() if path.startswith("layers/")}
+    if positions != "img":
+        if POSITIONS not in parts:
+            raise ValueError(
+                f"these parents have rotary positions, of which there is no table: leave {positions!r} out"
+            )
+        ours, theirs = left[POSITIONS], right[POSITIONS]
+        parts[POSITIONS] = ours if positions == "llm" else mix(ours, theirs, LLM_SHARES[positions])
     shapes = model.shapes(config)
-    drawn = _drawn(config, jax.random.fold_in(key, 0))
+    drawn = _drawn(config, jax.random.fold_in(key, 0), blocks)
     new = {path: shape for path, shape in paths(shapes).items() if path.startswith("cross/")}
     parts |= {path: _new(drawn, path, tuple(shape.shape)) for path, shape in new.items()}
-    parts["project"] = of_array(cross.init_project(jax.random.fold_in(key, 1), config))
+    parts["project"] = _project(config, project, jax.random.fold_in(key, 1))
     return config, like(shapes, parts)
 
 
-def _drawn(config: CrossConfig, key: jax.Array) -> Callable[[str, int], np.ndarray]:
+def _project(config: CrossConfig, start: Project, key: jax.Array) -> Leaf:
+    """The projection [2D, D], whose first rows read the image tower: a share of the identity for each tower."""
+    if start == "random":
+        return of_array(cross.init_project(key, config))
+    width, dtype = config.img.width, np.dtype(np.float32)
+    shares = np.array([1 - LLM_SHARES[start], LLM_SHARES[start]], dtype)
+
+    def read(index: Index) -> np.ndarray:
+        rows, columns = (np.arange(part.start, part.stop) for part in index)
+        return np.where(rows[:, None] % width == columns, shares[rows // width, None], np.float32(0))
+
+    shape = (2 * width, width)
+    return Leaf(shape, dtype, read, block_of(shape, dtype))
+
+
+def _drawn(config: CrossConfig, key: jax.Array, blocks: Blocks) -> Callable[[str, int], np.ndarray]:
     """One leaf of one new cross block, by the leaf's path and the block's number; the last one is kept."""
 
     @functools.lru_cache(maxsize=1)
     def draw(path: str, block: int) -> np.ndarray:
         _, name, within = path.split("/", 2)
-        return np.asarray(_draw(getattr(config, name), within, cross.cross_key(key, name, block)))
+        return np.asarray(_draw(getattr(config, name), within, blocks, cross.cross_key(key, name, block)))
 
     return draw
 
@@ -69,7 +104,10 @@ def _new(drawn: Callable[[str, int], np.ndarray], path: str, shape: tuple[int, .
     return Leaf(shape, dtype, read, (1, *block_of(shape[1:], dtype)))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _draw(config: DecoderConfig, path: str, key: jax.Array) -> jax.Array:
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _draw(config: DecoderConfig, path: str, blocks: Blocks, key: jax.Array) -> jax.Array:
     # The other leaves of the block fall out of the compiled program.
-    return paths(cross.init_cross_block(key, config))[path]
+    leaf = paths(cross.init_cross_block(key, config))[path]
+    if blocks == "random" and path in OUTPUTS:
+        return decoder.normal(config.init_std)(jax.random.fold_in(key, 3 + OUTPUTS.index(path)), leaf.shape)
+    return leaf

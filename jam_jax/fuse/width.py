@@ -3,20 +3,23 @@
 Embeddings and norms are concatenated along the width, heads and feed-forward units are put side by side (the LLM's
 first), and a matrix W with rows = outputs becomes
 
-    copy:     [[W_llm, W_llm],      average:  [[W_llm, W_avg],
-               [W_img, W_img]]                 [W_img, W_avg]]
+    copy:     [[W_llm, W_llm],      average:  [[W_llm, W_avg],      zero:  [[W_llm, 0    ],
+               [W_img, W_img]]                 [W_img, W_avg]]              [0,     W_img]]
 
-No factor of 1/2 is published, and none is applied.
+No factor of 1/2 is published, and none is applied. `zero` is not in the paper: the parents side by side, which read
+nothing of each other before training but through the norms.
 """
 
 import dataclasses
 from typing import Literal
 
+import numpy as np
+
 from jam_jax.config import DecoderConfig
 from jam_jax.streaming import Leaf, concatenate, mix
 from jam_jax.trees import like, paths
 
-Init = Literal["copy", "average"]
+Init = Literal["copy", "average", "zero"]
 
 # Role → (input axis, output axis) in our stored layout, counted from the end; None: no input axis, only concatenated.
 MATRICES = {
@@ -54,8 +57,16 @@ def _leaf(path: str, llm: Leaf, img: Leaf, init: Init) -> Leaf:
         axis = -2 if name in HEADED or f"{parent}/{name}" in HEADED else -1
         return concatenate([llm, img], axis)
     rows, columns = MATRICES[name]
+    if init == "zero":
+        upper, lower = concatenate([llm, _zeros(img)], columns), concatenate([_zeros(llm), img], columns)
+        return concatenate([upper, lower], rows)
     from_llm = concatenate([llm, img], columns)  # what reads the LLM's half of the width
     if init == "copy":
         return concatenate([from_llm, from_llm], rows)
     average = mix(llm, img, 0.5)
     return concatenate([from_llm, concatenate([average, average], columns)], rows)
+
+
+def _zeros(leaf: Leaf) -> Leaf:
+    """Zeros of a leaf's shape."""
+    return dataclasses.replace(leaf, read=lambda index: np.zeros([i.stop - i.start for i in index], leaf.dtype))

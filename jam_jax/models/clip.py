@@ -45,10 +45,14 @@ class Clip(nn.Module):
         x = run_layers(c, params["layers"], x, jnp.tri(tokens.shape[1], dtype=bool)[None])
         end = self.config.end_of_text
         last = jnp.argmax(tokens if end is None else tokens == end, axis=1)  # of equals the first
-        return _vectors(c, params, jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0])
+        return _unit(_project(c, params, jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0]))
 
     def pictures(self, pictures: jax.Array) -> jax.Array:
         """pictures [B, R, R, 3] → [B, E] float32 of length 1."""
+        return _unit(self.picture_features(pictures))
+
+    def picture_features(self, pictures: jax.Array) -> jax.Array:
+        """The same as they are projected, of any length."""
         c, params = image_tower(self.config), self.image
         batch, grid, patch = len(pictures), self.config.grid, self.config.patch
         x = pictures.astype(c.dtype).reshape(batch, grid, patch, grid, patch, 3)
@@ -58,7 +62,7 @@ class Clip(nn.Module):
         x = jnp.concatenate([first, x], axis=1) + params["embed"]["positions"].astype(x.dtype)
         x = norm(c, params["embed_norm"], shard(x, "batch", "length", "embed"))
         x = run_layers(c, params["layers"], x, jnp.ones((1, 1, 1), bool))
-        return _vectors(c, params, x[:, 0])
+        return _project(c, params, x[:, 0])
 
     def __call__(self, tokens: jax.Array, pictures: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Both, each by itself: what a contrastive loss compares."""
@@ -108,10 +112,14 @@ def run_layers(config: DecoderConfig, layers: Params, x: jax.Array, seen: jax.Ar
     return jax.lax.scan(decoder.rematerialised(config, body), x, layers)[0]
 
 
-def _vectors(config: DecoderConfig, params: Params, x: jax.Array) -> jax.Array:
-    """States [B, D] where a tower is read off → [B, E] float32 of length 1."""
+def _project(config: DecoderConfig, params: Params, x: jax.Array) -> jax.Array:
+    """States [B, D] where a tower is read off → [B, E] float32."""
     x, project = norm(config, params["final_norm"], x), params["project"].astype(x.dtype)
-    y = jnp.einsum("BD,DE->BE", x, project, preferred_element_type=jnp.float32)
+    return shard(jnp.einsum("BD,DE->BE", x, project, preferred_element_type=jnp.float32), "batch", "embed")
+
+
+def _unit(y: jax.Array) -> jax.Array:
+    """[B, E] brought to length 1."""
     return shard(y * jax.lax.rsqrt(jnp.square(y).sum(-1, keepdims=True)), "batch", "embed")
 
 
@@ -139,10 +147,19 @@ def embed_pictures(config: ClipConfig, params: Params, pictures: jax.Array) -> j
 
     `data.clip_pictures` makes them so. ValueError for pictures of another size than the config's.
     """
+    return _read_pictures(config, params, pictures, "pictures")
+
+
+def picture_features(config: ClipConfig, params: Params, pictures: jax.Array) -> jax.Array:
+    """As `embed_pictures`, before the vectors are brought to length 1: what Fréchet distances are taken of."""
+    return _read_pictures(config, params, pictures, "picture_features")
+
+
+def _read_pictures(config: ClipConfig, params: Params, pictures: jax.Array, method: str) -> jax.Array:
     side = config.resolution
     if pictures.ndim != 4 or pictures.shape[1:] != (side, side, 3):
         raise ValueError(f"this CLIP reads pictures [B, {side}, {side}, 3], got {list(pictures.shape)}")
-    found: Any = Clip(config).apply({"params": params}, pictures, method="pictures")
+    found: Any = Clip(config).apply({"params": params}, pictures, method=method)
     return found
 
 

@@ -6,13 +6,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jam_jax.config import ClipConfig, CrossConfig, DecoderConfig, ModelConfig, VqganConfig, to_dict
+from jam_jax.config import ClipConfig, CrossConfig, DecoderConfig, InceptionConfig, ModelConfig, VqganConfig, to_dict
 from jam_jax.models import cached, cross, decoder
 
 LanguageConfig = DecoderConfig | CrossConfig
 KINDS: dict[type, str] = {
     **dict.fromkeys((DecoderConfig, CrossConfig), "a language model"),
-    **{VqganConfig: "an image tokenizer", ClipConfig: "a CLIP"},
+    **{VqganConfig: "an image tokenizer", ClipConfig: "a CLIP", InceptionConfig: "an Inception network"},
 }  # for messages
 
 # Fields that say how a model is run or was started, not what it computes.

@@ -7,16 +7,17 @@ of the two is missing it is the other's. A text that is longer than CLIP's conte
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from PIL import Image
 
 from jam_jax import checkpoint, sharding
-from jam_jax.config import MeshConfig, to_dict
+from jam_jax.config import MeshConfig, ModelConfig, to_dict
 from jam_jax.data.clip_pictures import clip_pictures
 from jam_jax.data.clip_text import ClipTokenizer
 from jam_jax.data.neighbours import drop
@@ -45,7 +46,6 @@ class Encoder:
         self.mesh = sharding.make_mesh(MeshConfig(), jax.local_devices())
         placed = sharding.parameter_shardings(self.mesh, checkpoint.shapes(config))
         self._params = checkpoint.load_model(directory, shardings=placed)[1]
-        self._devices = self.mesh.size
 
     @property
     def width(self) -> int:
@@ -55,12 +55,7 @@ class Encoder:
     @functools.cached_property
     def fingerprint(self) -> str:
         """Sixteen hex digits that change with any weight: vectors of two encoders cannot be compared."""
-        told = {k: v for k, v in to_dict(self.config).items() if k not in RUN_TIME}
-        digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
-        for path, leaf in sorted(paths(self._params).items()):
-            digest.update(path.encode())
-            digest.update(np.ascontiguousarray(leaf).data)
-        return digest.hexdigest()[:16]
+        return fingerprint(self.config, self._params)
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
         """Texts → their vectors, float32 [n, E] of length 1."""
@@ -83,10 +78,17 @@ class Encoder:
 
     def pictures(self, pictures: Sequence[Picture]) -> np.ndarray:
         """Pictures → their vectors, float32 [n, E] of length 1; ValueError for bytes that are no picture."""
+        return self._read_pictures(_embed_pictures, pictures)
+
+    def features(self, pictures: Sequence[Picture]) -> np.ndarray:
+        """The same before they are brought to length 1: what Fréchet distances are taken of."""
+        return self._read_pictures(_picture_features, pictures)
+
+    def _read_pictures(self, function: Any, pictures: Sequence[Picture]) -> np.ndarray:
         found = [np.empty((0, self.width), np.float32)]
         for start in range(0, len(pictures), BATCH):  # as pixels they are large
             pixels = clip_pictures(self.config, pictures[start : start + BATCH])
-            found.append(self._batched(_embed_pictures, pixels))
+            found.append(self._batched(function, pixels))
         return np.concatenate(found)
 
     def documents(self, texts: Sequence[str], pictures: Sequence[Sequence[Picture]]) -> np.ndarray:
@@ -109,15 +111,29 @@ class Encoder:
         return unit(sums)
 
     def _batched(self, function: Any, rows: np.ndarray) -> np.ndarray:
-        """Apply an encoder batch by batch; the batches have few sizes, so that few programs are compiled."""
-        found = [np.empty((0, self.width), np.float32)]
-        with jax.set_mesh(self.mesh):
-            for part in _parts(rows, self._devices):
-                filled = np.zeros((_size(len(part), self._devices), *part.shape[1:]), part.dtype)
-                filled[: len(part)] = part
-                placed = jax.device_put(filled, sharding.batch_sharding(self.mesh))
-                found.append(np.asarray(function(self.config, self._params, placed))[: len(part)])
-        return np.concatenate(found)
+        """All that an encoder gives for rows."""
+        found = batches(self.mesh, rows, lambda placed: function(self.config, self._params, placed))
+        return np.concatenate([np.empty((0, self.width), np.float32), *found])
+
+
+def batches(mesh: Mesh, rows: np.ndarray, apply: Callable[[jax.Array], jax.Array]) -> Iterator[np.ndarray]:
+    """What a network gives for rows [n, …], in batches over all devices of a mesh, of few sizes: few programs."""
+    with jax.set_mesh(mesh):
+        for part in _parts(rows, mesh.size):
+            filled = np.zeros((_size(len(part), mesh.size), *part.shape[1:]), part.dtype)
+            filled[: len(part)] = part
+            placed = jax.device_put(filled, sharding.batch_sharding(mesh))
+            yield np.asarray(apply(placed))[: len(part)]
+
+
+def fingerprint(config: ModelConfig, params: dict) -> str:
+    """Sixteen hex digits that change with any weight."""
+    told = {k: v for k, v in to_dict(config).items() if k not in RUN_TIME}
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    for path, leaf in sorted(paths(params).items()):
+        digest.update(path.encode())
+        digest.update(np.ascontiguousarray(leaf).data)
+    return digest.hexdigest()[:16]
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -139,6 +155,7 @@ def average(texts: np.ndarray, pictures: np.ndarray) -> np.ndarray:
 
 _embed_texts = jax.jit(clip.embed_texts, static_argnums=0)
 _embed_pictures = jax.jit(clip.embed_pictures, static_argnums=0)
+_picture_features = jax.jit(clip.picture_features, static_argnums=0)
 
 
 def _ends(rows: np.ndarray, end: int) -> np.ndarray:

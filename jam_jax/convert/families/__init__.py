@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 Decoders = Literal["opt", "llama", "qwen2", "gemma", "emu3", "chameleon"]  # of language models, in and out
 Exportable = Literal[Decoders, "metaseq", "vqgan", "clip"]
-Importable = Literal[Exportable, "lumina"]
+Importable = Literal[Exportable, "lumina", "inception"]
 
 
 class Reader(Protocol):
@@ -49,7 +49,7 @@ def read(source: Path, family: Literal["auto"] | Importable = "auto", resolution
 
 
 def _read(source: Path, family: Literal["auto"] | Importable, resolution: int) -> "Parent":
-    from jam_jax.convert.families import chameleon_meta, clip, hugging_face, metaseq, vqgan
+    from jam_jax.convert.families import chameleon_meta, clip, hugging_face, inception, metaseq, vqgan
     from jam_jax.convert.readers import shown
 
     if family == "vqgan":
@@ -57,6 +57,7 @@ def _read(source: Path, family: Literal["auto"] | Importable, resolution: int) -
     known: dict[str, tuple[Reader, ...]] = {name: (layout,) for name, layout in _writers().items()}
     # CLIP before metaseq, which would take its TorchScript archives for damaged files.
     known |= {"chameleon": (*known["chameleon"], chameleon_meta), "clip": (clip,), "metaseq": (metaseq,)}
+    known |= {"inception": (inception,)}
     if family == "lumina":  # Lumina-mGPT and Anole are Chameleon's decoder, trained on
         family = "chameleon"
     candidates = known[family] if family != "auto" else [reader for readers in known.values() for reader in readers]
@@ -72,7 +73,8 @@ def _read(source: Path, family: Literal["auto"] | Importable, resolution: int) -
     raise ValueError(
         f"{source} is no checkpoint that is known here{such}: expected Hugging Face's config.json with model_type opt, "
         "llama, qwen2, gemma, emu3, chameleon or clip, metaseq's *.pt (with `model` and `cfg`), Meta's Chameleon "
-        "(params.json), OpenAI's ViT-*.pt of CLIP, or a VQGAN's *.ckpt (with `state_dict`)"
+        "(params.json), OpenAI's ViT-*.pt of CLIP, pytorch-fid's pt_inception-*.pth, or a VQGAN's *.ckpt (with "
+        "`state_dict`)"
     )
 
 

@@ -57,7 +57,7 @@ def open_image_folder(directory: Path, split: str, settings: ReadSettings) -> So
 
 def _described(file: Path, folder: Folder, settings: ReadSettings) -> tuple[list[_Entry], str]:
     """What the metadata say, line by line, and what their columns were taken for."""
-    rows = list(_csv(file) if file.suffix == ".csv" else JsonLines([file]).rows())
+    rows = list(csv_rows(file) if file.suffix == ".csv" else JsonLines([file]).rows())
     readable = [row.values for row in rows if not row.fault]
     if not readable:
         raise ValueError(f"{file} has no line that can be read{': ' + rows[0].fault if rows else ''}")
@@ -97,21 +97,27 @@ def _beside(folder: Folder) -> tuple[list[_Entry], str]:
         words = text(folder.read(caption).decode("utf-8-sig")) if caption else ""
         return columns.captioned([words] if words else [], [picture], "each")
 
-    found: dict[str, str] = {}
-    for parent, _, names in os.walk(folder.base):
-        captions = {name for name in names if name.endswith(".txt")}
-        for path in (Path(parent, name).relative_to(folder.base) for name in names):
-            if path.suffix.lower() in SUFFIXES:
-                caption = path.with_suffix(".txt")
-                found[path.as_posix()] = caption.as_posix() if caption.name in captions else ""
+    found = pictures(folder.base)
     entries = [
         _Entry(Record(functools.partial(str, name), functools.partial(documents, name, caption)), name)
-        for name, caption in sorted(found.items())
+        for name, caption in found.items()
     ]
     return entries, f"{len(found)} pictures, of which {sum(map(bool, found.values()))} have a caption in NAME.txt"
 
 
-def _csv(file: Path) -> Iterator[Row]:
+def pictures(directory: Path) -> dict[str, str]:
+    """Every picture below a directory, in the order of the names, with the `NAME.txt` beside it or ""."""
+    found: dict[str, str] = {}
+    for parent, _, names in os.walk(directory):
+        captions = {name for name in names if name.endswith(".txt")}
+        for path in (Path(parent, name).relative_to(directory) for name in names):
+            if path.suffix.lower() in SUFFIXES:
+                caption = path.with_suffix(".txt")
+                found[path.as_posix()] = caption.as_posix() if caption.name in captions else ""
+    return dict(sorted(found.items()))
+
+
+def csv_rows(file: Path) -> Iterator[Row]:
     """The rows of a CSV file. A byte that is no UTF-8 damages its row, a quote that is not closed the whole file."""
     csv.field_size_limit(LONGEST)  # without it a long caption would damage the whole file
     with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:

@@ -1,0 +1,29 @@
+"""The plot of a table's column: every figure a dot, inside the picture, and text that cannot become markup."""
+
+import re
+
+import pytest
+
+from jam_jax.dots import dots
+
+
+def test_every_figure_is_a_dot_and_every_row_of_several_a_bar_of_its_deviation() -> None:
+    svg = dots("<b>", {"one & two": [1.0, 3.0], "single": [2.0], "none": [], "lost": [float("nan")]}, {"parent": 2.5})
+    assert "<b>" not in svg and "&lt;b&gt;" in svg and "one &amp; two" in svg
+    xs = [float(x) for x in re.findall(r'<circle cx="([\d.]+)"', svg)]
+    assert len(xs) == 3 and all(0 < x < 420 for x in xs)
+    unit = (xs[1] - xs[0]) / 2
+    low, high = re.findall(r'M([\d.]+) [\d.]+H([\d.]+)" stroke=', svg)[0]
+    assert (float(high) - float(low)) / unit == pytest.approx(2 * 2**0.5, abs=0.02)  # both sides of one deviation
+    (dashed,) = re.findall(r'M([\d.]+) [^"]*" stroke="[^"]*" stroke-dasharray', svg)
+    assert (float(dashed) - xs[0]) / unit == pytest.approx(1.5, abs=0.02)
+
+
+def test_every_mark_is_drawn_however_many_there_are() -> None:
+    svg = dots("t", {"a": [1.0]}, {f"parent {i}": float(i) for i in range(7)})
+    assert svg.count("stroke-dasharray") == 7
+
+
+def test_a_plot_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="nothing to draw in the chart 'empty'"):
+        dots("empty", {"a": [float("inf")]})
