@@ -18,5 +18,12 @@ ready requirements.txt requirements-dev.txt
 cd "$root"
 "$python" -m ruff check .
 "$python" -m ruff format --check .
-"$python" -m mypy jam_jax
-"$python" -m pytest -q -n 2
+types=$(mktemp)
+"$python" -m mypy jam_jax >"$types" 2>&1 & # takes one core: beside the tests
+mypy=$!
+trap 'kill "$mypy" 2>/dev/null || true; rm -f "$types"' EXIT
+status=0
+"$python" -m pytest -q -n 2 || status=$?
+wait "$mypy" || status=$?
+cat "$types"
+exit "$status"

@@ -60,7 +60,11 @@ def rows_of(count, seed=0):
     return rows, [int(rng.integers(1, len(row))) for row in rows]
 
 
-@pytest.mark.parametrize("config", [TOWER, CrossConfig(TOWER, TOWER, every=1)], ids=["decoder", "cross"])
+@pytest.mark.parametrize(
+    "config",
+    [pytest.param(TOWER, marks=pytest.mark.long), CrossConfig(TOWER, TOWER, every=1)],
+    ids=["decoder", "cross"],
+)
 def test_equals_one_row_at_a_time_in_float64(config, monkeypatch):
     monkeypatch.setattr(batched, "CHUNK", 48)  # several parts of a row, the last of which is not whole
     rows, targets = rows_of(20)

@@ -100,6 +100,7 @@ def test_logits_are_products_over_the_temperature() -> None:
     np.testing.assert_allclose(clip.logits({"logit_scale": jnp.log(20.0)}, a, b), 20 * (a @ b.T), rtol=1e-6)
 
 
+@pytest.mark.long
 def test_a_contrastive_loss_pulls_pairs_together(tokens: np.ndarray, pixels: np.ndarray) -> None:
     config = dataclasses.replace(CONFIG, remat="full")
 

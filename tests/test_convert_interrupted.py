@@ -35,7 +35,9 @@ config.run(main)
 """
 
 
-@pytest.mark.parametrize(("where", "how"), [("begun", signal.SIGTERM), ("written", signal.SIGKILL)])
+@pytest.mark.parametrize(
+    ("where", "how"), [pytest.param("begun", signal.SIGTERM, marks=pytest.mark.long), ("written", signal.SIGKILL)]
+)
 def test_a_stopped_import_leaves_no_target_and_can_be_repeated(where, how, tmp_path):
     target = tmp_path / "target"
     arguments = ["import", "--source", str(SOURCE), "--target", str(target)]

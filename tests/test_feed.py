@@ -82,6 +82,7 @@ def test_what_devices_wait_for_is_told_and_what_they_work_is_not() -> None:
         assert feed.waited() == 0
 
 
+@pytest.mark.long
 def test_two_processes_make_one_array() -> None:
     from test_hosts import free_port  # here, because the processes import this file too
 

@@ -22,6 +22,7 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
+@pytest.mark.long
 def test_a_fusion_by_two_processes_is_that_of_one_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint, "BLOCK_BYTES", 1000)  # so that there is work for both
     for seed, name in enumerate(("llm", "img"), 1):

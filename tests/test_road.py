@@ -54,8 +54,8 @@ def own(tmp_path):
     return {"pictures": str(pictures), "text": str(text)}
 
 
-# Width, on a user's own data, takes the same road.
-@pytest.mark.parametrize("fusion", ["cross", pytest.param("width", marks=pytest.mark.long)])
+# All fusions take the same road, Width on own data. Uniform is quick: its programs are its parents'.
+@pytest.mark.parametrize("fusion", ["uniform", *(pytest.param(f, marks=pytest.mark.long) for f in ("cross", "width"))])
 def test_the_whole_road_leads_to_a_report(fusion, tmp_path, own, monkeypatch, capsys):
     monkeypatch.chdir(quickstart.ROOT)
     road = ShortRoad(tmp_path / "run", fusion, 15.0, **(own if fusion == "width" else {}))

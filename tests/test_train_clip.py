@@ -65,6 +65,7 @@ def test_pictures_find_their_captions(run: list[str], tmp_path: Path, capsys: py
     assert right.mean() >= 0.8  # by chance one of sixteen
 
 
+@pytest.mark.long
 def test_the_same_config_gives_the_same_clip_and_a_tokenizer_may_be_given(run: list[str], tmp_path: Path) -> None:
     main([*run, "--out", str(tmp_path / "a"), "--steps", "2"])
     text = tmp_path / "a" / "tokenizer"
