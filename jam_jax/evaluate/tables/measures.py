@@ -3,6 +3,7 @@
 A measure is the command that a person would type, so a figure of a table and one measured alone are the same.
 """
 
+import abc
 import dataclasses
 import json
 import math
@@ -21,7 +22,7 @@ class Figure(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Measure:
+class Measure(abc.ABC):
     """What all measures have; a path is taken from the table's root, and `{seed}` in one is the model's."""
 
     label: str  # the column's heading
@@ -43,9 +44,9 @@ class Measure:
         """What stands behind `python -m jam_jax.evaluate`, but for `--out`; empty: nothing is run."""
         return []
 
+    @abc.abstractmethod
     def read(self, out: Path) -> tuple[Any, str]:
         """The figure in what the command left at `out`, None where there is none, and a note on it."""
-        raise NotImplementedError
 
     def figure(self, out: Path) -> Figure:
         """The figure in what the command left; ValueError if it is no finite number."""
