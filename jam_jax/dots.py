@@ -10,13 +10,15 @@ from jam_jax.chart import COLOURS, WIDTH, ticks
 
 LINE, TOP, BOTTOM, RIGHT = 22, 30, 24, 14  # SVG units: height of a row, margins around the rows
 LETTER, LONGEST = 6.0, 200  # width of a letter, and of the longest label
+LOGARITHMIC = 50  # times the least figure, from which on the greatest leaves nothing to see of the others
 
 
 def dots(title: str, rows: Mapping[str, Sequence[float]], marks: Mapping[str, float] | None = None) -> str:
     """One `<svg>`: a line for each named row with a dot for every figure, their mean, and a bar of ± one deviation.
 
     `marks` are figures to compare with, such as a parent's: dashed lines through all rows. Names and title are text and
-    get escaped. Figures that are not finite are left out; ValueError if none is left.
+    get escaped. Figures that are not finite are left out; ValueError if none is left. Positive figures
+    of very different size have a logarithmic axis.
     """
     finite = {name: [x for x in values if math.isfinite(x)] for name, values in rows.items()}
     lines = {name: x for name, x in (marks or {}).items() if math.isfinite(x)}
@@ -24,14 +26,18 @@ def dots(title: str, rows: Mapping[str, Sequence[float]], marks: Mapping[str, fl
     if not everything:
         raise ValueError(f"there is nothing to draw in the chart {title!r}")
     bars = {name: (fmean(v), stdev(v) if len(v) > 1 else 0.0) for name, v in finite.items() if v}
-    ends = [mean + side * spread for mean, spread in bars.values() for side in (-1, 1)]
-    xs = ticks(min([*everything, *ends, *lines.values()]), max([*everything, *ends, *lines.values()]))
+    shown = [*everything, *lines.values()]
+    wide = min(shown) > 0 and max(shown) > LOGARITHMIC * min(shown)
+    ends = [mean + side * spread for mean, spread in bars.values() for side in (-1, 1) if side > 0 or not wide]
+    xs = (_powers if wide else ticks)(min([*shown, *ends]), max([*shown, *ends]))
     left = min(LONGEST, LETTER * max(map(len, finite))) + 10
-    across = (WIDTH - left - RIGHT) / (xs[-1] - xs[0])
+    scale = math.log10 if wide else float
+    across = (WIDTH - left - RIGHT) / (scale(xs[-1]) - scale(xs[0]))
     bottom = TOP + LINE * len(finite)
 
     def place(x: float) -> float:
-        return left + (x - xs[0]) * across
+        # A mean less its deviation may be below zero, where no logarithm is: the bar then begins at the axis.
+        return left + (scale(max(x, xs[0])) - scale(xs[0])) * across
 
     parts = [f'<text x="4" y="14" class="title">{html.escape(title)}</text>']
     for tick in xs:
@@ -55,6 +61,13 @@ def dots(title: str, rows: Mapping[str, Sequence[float]], marks: Mapping[str, fl
     label = html.escape(f"{title}: {', '.join(finite)}", quote=True)
     box = f"0 0 {WIDTH} {bottom + BOTTOM}"
     return f'<svg class="chart" viewBox="{box}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+
+
+def _powers(low: float, high: float) -> list[float]:
+    """Powers of ten whose range holds [low, high], at most some eight of them."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    step = -(-(last - first) // 7)
+    return [10.0**power for power in range(first, last + step, step)]
 
 
 def _cut(name: str) -> str:

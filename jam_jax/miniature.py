@@ -17,15 +17,23 @@ from jam_jax.stages import MINUTES, Command, Road, Stage
 
 TABLES = ("table_1", "table_2", "table_3", "table_4", "table_5", "ablations")
 SHARED = ("world", "text_tokenizer", "image_tokenizer", "tokenizer", "stores")  # stages of the quickstart
+
+
+def _cross(*, every: int = 2, project: str = "random", blocks: str = "identity", positions: str = "img") -> Command:
+    """JAM-Cross as the original starts it, but for what is named."""
+    starts = {"every": every, "project": project, "blocks": blocks, "positions": positions}
+    return ["cross", *(part for name, value in starts.items() for part in (f"--{name}", str(value)))]
+
+
 FUSIONS: dict[str, Command] = {  # name → `python -m jam_jax.fuse` with these arguments
     "uniform": ["uniform"],
-    "width_copy": ["width"],
+    "width_copy": ["width", "--init", "copy"],
     "width_average": ["width", "--init", "average"],
     "width_zero": ["width", "--init", "zero"],
-    **{f"cross_{every}": ["cross", "--every", str(every)] for every in (0, 1, 2, 4)},
-    **{f"cross_2_project_{start}": ["cross", "--project", start] for start in ("average", "llm", "img")},
-    "cross_2_blocks_random": ["cross", "--blocks", "random"],
-    **{f"cross_2_positions_{whose}": ["cross", "--positions", whose] for whose in ("llm", "average")},
+    **{f"cross_{every}": _cross(every=every) for every in (0, 1, 2, 4)},
+    **{f"cross_2_project_{start}": _cross(project=start) for start in ("average", "llm", "img")},
+    "cross_2_blocks_random": _cross(blocks="random"),
+    **{f"cross_2_positions_{whose}": _cross(positions=whose) for whose in ("llm", "average")},
 }
 TUNED = {"instruct": "cross_2", "instruct_captions": "cross_2"}  # config → what it is trained on from
 NEW = ("cross/.*", "project")  # of JAM-Cross, what is no parent's: alone trained while the towers are frozen
@@ -88,7 +96,7 @@ class Miniature(Road):
             title,
             lambda: [self.run_of(seed, name, name, own)],
             (f"{seed}/{name}",),
-            (self.config(name), self.config("llm"), f"configs/world/{name}.py", "configs/world/llm.py"),
+            (self.config(name), self.config("llm")),  # the image parent's reads the text parent's
         )
 
     def fused(self, seed: int, name: str) -> Stage:
@@ -98,7 +106,7 @@ class Miniature(Road):
             f"Seed {seed}: fuse and train {name}",
             lambda: [self.fuse(seed, name), self.run_of(seed, "cpt", name, seed, init=f"{name}-0")],
             (f"{seed}/{name}-0", f"{seed}/{name}"),
-            (self.config("cpt"), "configs/world/cpt.py"),
+            (self.config("cpt"),),
         )
 
     def fuse(self, seed: int, name: str) -> Command:
@@ -127,7 +135,7 @@ class Miniature(Road):
             f"Seed {seed}: train cross_2 with frozen towers, then whole",
             commands,
             (f"{seed}/{half}", f"{seed}/{name}"),
-            (self.config("cpt"), "configs/world/cpt.py"),
+            (self.config("cpt"),),
         )
 
     def tuned(self, seed: int, name: str) -> Stage:
@@ -137,7 +145,7 @@ class Miniature(Road):
             f"Seed {seed}: tune, {name}",
             lambda: [self.run_of(seed, name, name, seed, init=TUNED[name])],
             (f"{seed}/{name}",),
-            (self.config(name), self.config("instruct"), "configs/world/instruct.py"),
+            (self.config(name), self.config("instruct")),  # one reads the other
         )
 
     def tables(self) -> Command:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from jam_jax import config
 from jam_jax.config import Config, CrossConfig, DataConfig, DecoderConfig, OptimConfig, VqganConfig
+from jam_jax.fuse import __main__ as fuse
 from jam_jax.model_config import RopeScaling
 from jam_jax.models import model
 
@@ -44,6 +46,21 @@ def test_the_papers_sizes(name: str) -> None:
 
 def test_every_config_of_the_paper_has_its_size_here() -> None:
     assert {p.stem for p in FILES if p.parent.name == "paper"} == set(BILLIONS)
+
+
+def test_fusions_of_the_paper_start_as_the_original_does() -> None:
+    """Our defaults are others (docs/reproduction.md): a preset's command says the start in so many words."""
+    fusing = [p for p in FILES if p.parent.name == "paper" and p.stem.startswith(("cross", "width"))]
+    assert len(fusing) == 6
+    for path in fusing:
+        (line,) = [line for line in path.read_text().splitlines() if "-m jam_jax.fuse " in line]
+        command = config.cli(fuse.Command, shlex.split(line.split("jam_jax.fuse ")[1]), prog="fuse")  # type: ignore[var-annotated]
+        model_of = config.read_config(path).model
+        if isinstance(command, fuse.Cross):
+            assert isinstance(model_of, CrossConfig) and command.every == model_of.every
+            assert (command.project, command.blocks, command.positions) == ("random", "identity", "img")
+        else:
+            assert isinstance(command, fuse.Width) and command.init == path.stem.removeprefix("width_")
 
 
 @pytest.mark.parametrize("kind", ["world", "own"])

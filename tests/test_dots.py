@@ -19,6 +19,17 @@ def test_every_figure_is_a_dot_and_every_row_of_several_a_bar_of_its_deviation()
     assert (float(dashed) - xs[0]) / unit == pytest.approx(1.5, abs=0.02)
 
 
+def test_figures_of_very_different_size_have_a_logarithmic_axis() -> None:
+    svg = dots("t", {"small": [1.0, 10.0], "great": [1000.0, 20.0], "low": [2.0, 2.0, 30.0]})
+    one, ten, thousand, *_ = [float(x) for x in re.findall(r'<circle cx="([\d.]+)"', svg)]
+    assert thousand - ten == pytest.approx(2 * (ten - one), abs=0.2)
+    assert re.findall(r'text-anchor="middle">([^<]+)<', svg) == ["1", "10", "100", "1000", "10000"]
+    assert all(0 <= float(x) <= 420 for x in re.findall(r"[MH](-?[\d.]+)", svg))
+    linear = dots("t", {"a": [1.0, 49.0], "b": [25.0]})
+    low, high, middle = [float(x) for x in re.findall(r'<circle cx="([\d.]+)"', linear)]
+    assert middle == pytest.approx((low + high) / 2, abs=0.1)
+
+
 def test_every_mark_is_drawn_however_many_there_are() -> None:
     svg = dots("t", {"a": [1.0]}, {f"parent {i}": float(i) for i in range(7)})
     assert svg.count("stroke-dasharray") == 7

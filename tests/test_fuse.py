@@ -1,6 +1,7 @@
 """Laws of the fusions, and what the command says of parents that do not fit."""
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 
 from jam_jax import checkpoint, tokens
+from jam_jax import config as configs
 from jam_jax.config import CrossConfig
 from jam_jax.data.sentencepiece_text import train_text_tokenizer
 from jam_jax.fuse import compatibility, cross, rows, uniform, width
-from jam_jax.fuse.__main__ import main
+from jam_jax.fuse.__main__ import Command, Cross, Width, main
 from jam_jax.models import cross as model_cross
 from jam_jax.models import model
 from jam_jax.trees import paths
@@ -300,6 +302,18 @@ def test_the_projection_starts_as_a_share_of_each_tower(start: str, of_img: floa
     eye = np.eye(DECODER.width)
     found = joint(project=start)[2]["project"]
     np.testing.assert_array_equal(found, np.concatenate([of_img * eye, of_llm * eye]))
+
+
+def test_fusions_start_as_the_ablations_recommend_unless_told_otherwise() -> None:
+    parents = ["--llm", "a", "--img", "b"]
+    command = configs.cli(Command, ["cross", *parents], prog="fuse")
+    assert (command.project, command.blocks, command.positions, command.every) == ("average", "identity", "img", 2)
+    assert configs.cli(Command, ["width", *parents], prog="fuse").init == "zero"
+    for function, command in ((cross.fuse, Cross), (width.fuse, Width)):
+        own = {name: p.default for name, p in inspect.signature(function).parameters.items()}
+        shared = {field.name: field.default for field in dataclasses.fields(command) if field.name in own}
+        shared = {name: value for name, value in shared.items() if name not in ("llm", "img")}
+        assert shared and shared == {name: own[name] for name in shared}
 
 
 def test_a_projection_of_one_tower_without_cross_blocks_is_that_parent() -> None:

@@ -110,7 +110,7 @@ def test_cross_blocks_after_every_one_two_and_four_layers_are_three_models() -> 
         assert config.from_dict(config.Config, config.to_dict(found)) == found
     alone, mixed = (config.read_config(f"configs/world/tables/{n}.py") for n in ("instruct", "instruct_captions"))
     assert {s.store for s in mixed.data.sources} - {s.store for s in alone.data.sources} == {
-        "runs/quickstart/stores/captions-train"
+        "runs/tables/stores/captions-train"
     }
     assert (alone.steps, alone.batch, alone.data.block) == (mixed.steps, mixed.batch, mixed.data.block)
 

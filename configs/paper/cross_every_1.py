@@ -1,6 +1,6 @@
 """JAM-Cross with a cross block after every layer (table 4: Wikipedia / COCO perplexity 7.53 / 152.4 after 25B tokens).
 
-    python -m jam_jax.fuse cross --every 1 --llm LLM --img IMG --target runs/cross-0
+    python -m jam_jax.fuse cross --every 1 --project random --llm LLM --img IMG --target runs/cross-0
     python -m jam_jax.train --config configs/paper/cross_every_1.py --init runs/cross-0 --out runs/cross
 
 26.09B parameters; data, batches and steps as for JAM-Uniform.

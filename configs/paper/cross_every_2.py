@@ -2,7 +2,7 @@
 
 Table 4: Wikipedia / COCO perplexity 7.18 / 149.0 after 25B tokens.
 
-    python -m jam_jax.fuse cross --every 2 --llm LLM --img IMG --target runs/cross-0
+    python -m jam_jax.fuse cross --every 2 --project random --llm LLM --img IMG --target runs/cross-0
     python -m jam_jax.train --config configs/paper/cross_every_2.py --init runs/cross-0 --out runs/cross
 
 19.65B parameters; data, batches and steps as for JAM-Uniform.

@@ -2,7 +2,7 @@
 
 Table 4: Wikipedia / COCO perplexity 8.55 / 151.7 after 25B tokens.
 
-    python -m jam_jax.fuse cross --every 4 --llm LLM --img IMG --target runs/cross-0
+    python -m jam_jax.fuse cross --every 4 --project random --llm LLM --img IMG --target runs/cross-0
     python -m jam_jax.train --config configs/paper/cross_every_4.py --init runs/cross-0 --out runs/cross
 
 16.43B parameters; data, batches and steps as for JAM-Uniform.

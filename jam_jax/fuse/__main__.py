@@ -39,8 +39,8 @@ class Uniform(_Parents):
 class Width(_Parents):
     """Put the parents side by side in a decoder of twice the width."""
 
-    # What fills the off-diagonal blocks: copies of the diagonal ones or the parents' average (the paper's), or zeros.
-    init: Literal["copy", "average", "zero"] = "copy"
+    # What fills the off-diagonal blocks: zeros, or as in the paper copies of the diagonal ones or the parents' average.
+    init: Literal["zero", "copy", "average"] = "zero"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Cross(_Parents):
 
     every: int = 2  # a cross block per direction after layers 0, every, 2 every, …; 0: none
     seed: int = 0  # of the new blocks' random weights
-    # How the projection of both towers starts: at random (the original code), as their average, as one tower alone.
-    project: Literal["random", "average", "llm", "img"] = "random"
+    # How the projection of both towers starts: as their average, as one tower alone, or at random (the original code).
+    project: Literal["average", "llm", "img", "random"] = "average"
     blocks: Literal["identity", "random"] = "identity"  # whether new blocks pass all on at first, or add what is drawn
     positions: Literal["img", "llm", "average"] = "img"  # whose position table both towers read
 

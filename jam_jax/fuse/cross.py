@@ -16,7 +16,7 @@ from jam_jax.tokens import TEXT, TokenSpace
 from jam_jax.trees import like, paths
 
 POSITIONS = "embed/positions"
-Project = Literal["random", "average", "llm", "img"]
+Project = Literal["average", "llm", "img", "random"]
 Blocks = Literal["identity", "random"]
 Source = Literal["llm", "img", "average"]
 OUTPUTS = ("attn/o", "ffn/down")  # what a new block writes with: zero, or drawn as its feed-forward layer is
@@ -32,7 +32,7 @@ def fuse(
     *,
     every: int = 2,
     key: jax.Array,
-    project: Project = "random",
+    project: Project = "average",
     blocks: Blocks = "identity",
     positions: Source = "img",
 ) -> tuple[CrossConfig, dict]:
@@ -40,8 +40,8 @@ def fuse(
 
     The paper is silent on the rest; ours: special tokens and the final norm come from the image parent, whose documents
     hold both modalities, and so do positions unless `positions` says otherwise. The new cross blocks start as the
-    identity, or as blocks whose outputs are drawn too, and the projection at random as in the original code, or as the
-    average of the towers, or as one of them alone.
+    identity, or as blocks whose outputs are drawn too, and the projection as the average of the towers, or as one of
+    them alone, or at random as in the original code (docs/reproduction.md compares them).
     """
     # The towers run alike, whatever their parents' directories say of it.
     shared = {name: getattr(img_config, name) for name in (*model.RUN_TIME, "vocab_size", "max_positions")}

@@ -7,7 +7,7 @@ first), and a matrix W with rows = outputs becomes
                [W_img, W_img]]                 [W_img, W_avg]]              [0,     W_img]]
 
 No factor of 1/2 is published, and none is applied. `zero` is not in the paper: the parents side by side, which read
-nothing of each other before training but through the norms.
+nothing of each other before training but through the norms. It is the default, for what docs/reproduction.md found.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from jam_jax.config import DecoderConfig
 from jam_jax.streaming import Leaf, concatenate, mix
 from jam_jax.trees import like, paths
 
-Init = Literal["copy", "average", "zero"]
+Init = Literal["zero", "copy", "average"]
 
 # Role → (input axis, output axis) in our stored layout, counted from the end; None: no input axis, only concatenated.
 MATRICES = {
@@ -45,7 +45,7 @@ def widen(config: DecoderConfig) -> DecoderConfig:
     )
 
 
-def fuse(config: DecoderConfig, llm: dict, img: dict, init: Init = "copy") -> tuple[DecoderConfig, dict]:
+def fuse(config: DecoderConfig, llm: dict, img: dict, init: Init = "zero") -> tuple[DecoderConfig, dict]:
     """Two trees of leaves of one config → the widened config and its parameters."""
     left, right = paths(llm), paths(img)
     return widen(config), like(img, {path: _leaf(path, left[path], right[path], init) for path in left})

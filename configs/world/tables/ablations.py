@@ -8,16 +8,16 @@ from jam_jax.evaluate.tables import Choices, Perplexity, Row, Table
 
 
 def get_config() -> Table:
-    """Each differs in one thing from the fusion as it starts by default; all are trained on equal tokens."""
+    """Each differs in one thing from the fusion as the original starts it; all are trained on equal tokens."""
     return Table(
         title="What the paper leaves open",
         note=(
-            "The first row is JAM-Cross as it starts by default: projection at random, new blocks as the identity, the "
-            "image parent's positions, everything trained from the first step. Each Cross below it differs in one of "
-            "these. Width by default is its copy."
+            "The first row is JAM-Cross as the original starts it: projection at random, new blocks as the identity, "
+            "the image parent's positions, everything trained from the first step. Each Cross below it differs in one "
+            "of these, and Width with zeros from the paper's better start, its copy."
         ),
         rows=(
-            Row("Cross, default", "{seed}/cross_2", parent=True),
+            Row("Cross, as the original", "{seed}/cross_2", parent=True),
             Row("Projection: average of the towers", "{seed}/cross_2_project_average"),
             Row("Projection: the LLM's tower", "{seed}/cross_2_project_llm"),
             Row("Projection: the image tower", "{seed}/cross_2_project_img"),

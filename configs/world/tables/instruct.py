@@ -4,15 +4,19 @@
         --init runs/tables/1/cross_2 --out runs/tables/1/instruct
 """
 
-import dataclasses
-from pathlib import Path
-
-from jam_jax.config import Config, read_config
+from jam_jax.config import Config, DataConfig, OptimConfig, SourceConfig
 
 
 def get_config() -> Config:
-    """The quickstart's illustrated answers and texts alone, in the proportion that they have there."""
-    base = read_config(Path(__file__).parents[1] / "instruct.py")
-    kept = tuple(source for source in base.data.sources if "captions" not in source.store)
-    optim = dataclasses.replace(base.optim, warmup=30)
-    return dataclasses.replace(base, data=dataclasses.replace(base.data, sources=kept), optim=optim, steps=400)
+    """Illustrated answers and texts, whole and causal."""
+    illustrated = SourceConfig("runs/tables/stores/illustrated-train", weight=0.45, cut="packed", cm3=0.0)
+    text = SourceConfig("runs/tables/stores/text-train", weight=0.15, cut="packed", cm3=0.0)
+    return Config(
+        out="runs/tables/instruct",
+        init="runs/tables/cross_2",
+        data=DataConfig(sources=(illustrated, text), block=145),
+        optim=OptimConfig(learning_rate=1e-3, warmup=30, weight_decay=0.01),
+        steps=400,
+        batch=4,
+        log_every=100,
+    )

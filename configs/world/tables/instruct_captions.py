@@ -7,11 +7,12 @@
 import dataclasses
 from pathlib import Path
 
-from jam_jax.config import Config, read_config
+from jam_jax.config import Config, SourceConfig, read_config
 
 
 def get_config() -> Config:
-    """As without captions, with the quickstart's share of them; as many steps."""
+    """As without captions, with a share of them; as many steps."""
     base = read_config(Path(__file__).with_name("instruct.py"))
-    data = read_config(Path(__file__).parents[1] / "instruct.py").data
-    return dataclasses.replace(base, data=data)
+    captions = SourceConfig("runs/tables/stores/captions-train", weight=0.4, cut="packed", cm3=0.0, mask_caption=0.15)
+    data = dataclasses.replace(base.data, sources=(*base.data.sources, captions))
+    return dataclasses.replace(base, out="runs/tables/instruct_captions", data=data)

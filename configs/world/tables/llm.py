@@ -1,4 +1,4 @@
-"""The parent that writes in the paper's tables in miniature: as the quickstart's, half as wide and twice as deep.
+"""The parent that writes in the paper's tables in miniature: CM3leon's architecture, four layers of width 64.
 
 Four layers, so that cross blocks after every one, every second and every fourth layer are three different models.
 
@@ -6,14 +6,28 @@ Four layers, so that cross blocks after every one, every second and every fourth
         --out runs/tables/1/llm --tokenizer runs/tables/tokenizer
 """
 
-import dataclasses
-from pathlib import Path
-
-from jam_jax.config import Config, read_config
+from jam_jax.config import Config, DataConfig, DecoderConfig, OptimConfig, SourceConfig
 
 
 def get_config() -> Config:
     """Text documents, one a row, causal; each seed has its own order of them and its own first weights."""
-    base = read_config(Path(__file__).parents[1] / "llm.py")
-    small = dataclasses.replace(base.model, layers=4, width=64, heads=4, head_size=16, ffn_width=256)
-    return dataclasses.replace(base, model=small, steps=1500)
+    return Config(
+        out="runs/tables/llm",
+        tokenizer="runs/tables/tokenizer",
+        model=DecoderConfig(
+            vocab_size=800,
+            layers=4,
+            width=64,
+            heads=4,
+            head_size=16,
+            ffn_width=256,
+            max_positions=192,
+            init_std=0.08,
+            position_init_std=0.08,
+        ),
+        data=DataConfig(sources=(SourceConfig("runs/tables/stores/text-train", cut="document", cm3=0.0),), block=45),
+        optim=OptimConfig(learning_rate=2e-3, warmup=50, weight_decay=0.01),
+        steps=1500,
+        batch=8,
+        log_every=100,
+    )
