@@ -84,6 +84,9 @@ class Road:
             wanted["tokenizer"] = (config.tokenizer, self.at("tokenizer"))
         for i, source in enumerate(config.data.sources):
             wanted[f"data.sources.{i}.store"] = (source.store, self.at("stores", Path(source.store).name))
+            if source.neighbours:
+                table = self.at("neighbours", Path(source.neighbours).name)
+                wanted[f"data.sources.{i}.neighbours"] = (source.neighbours, table)
         if config.data.pictures:
             named = dict.fromkeys(self.source(Path(source).name) for source in config.data.pictures)
             wanted["data.pictures"] = (config.data.pictures, tuple(named))
@@ -103,8 +106,9 @@ class Road:
     def convert(self, parent: str) -> list[Command]:
         """A trained parent to a PyTorch-format directory and back: the road that a user's own parents take."""
         there, back = self.at("exported", parent), self.at("parents", parent)
+        family = "opt" if self.own else "llama"  # as the configs of the parents are
         return [
-            ["convert", "export", "--source", self.at(parent), "--target", there, "--family", "opt"],
+            ["convert", "export", "--source", self.at(parent), "--target", there, "--family", family],
             ["convert", "import", "--source", there, "--target", back],
         ]
 
@@ -117,11 +121,37 @@ class Road:
         out = self.at("measured", f"{name}-{kind}.json")
         return ["evaluate", "perplexity", "--model", model, "--store", store, "--out", out]
 
-    def draw(self, name: str, model: str, split: str = "test") -> Command:
+    def retrieval(self) -> list[Command]:
+        """Vectors of the captioned pictures, their bank, and the neighbours of each pair that is trained and tested on.
+
+        Captions ask alone, as they do when something is drawn for them.
+        """
+        store, vectors = self.at("stores", "captions-train"), self.at("embeddings")
+        embed = ["retrieval", "embed", "--clip", self.at("clip"), "--store", store, "--target", vectors]
+        build = ["retrieval", "build", "--embeddings", vectors, "--target", self.at("bank")]
+        return [
+            [*embed, "--source", self.source("captions")],
+            build,
+            self._neighbours("train"),
+            self._neighbours("test"),
+        ]
+
+    def _neighbours(self, split: str) -> Command:
+        name = f"captions-{split}"
+        command = ["retrieval", "neighbours", "--bank", self.at("bank"), "--store", self.at("stores", name)]
+        return [*command, "--target", self.at("neighbours", name), "--queries", "1", "--by", "text"]
+
+    def measure_retrieving(self) -> Command:
+        """Perplexity of captions behind their neighbours."""
+        table = self.at("neighbours", "captions-test")
+        return [*self._measure("fused_retrieving", "tuned", "captions"), "--neighbours", table]
+
+    def draw(self, name: str, model: str, split: str = "test", *, retrieving: bool = False) -> Command:
         """Drawings of captions by a model."""
         command = ["evaluate", "draw", "--model", self.at(*model.split("/")), "--captions", self.source("captions")]
         command += ["--out", self.at("samples", name), "--split", split]
-        return command + ([*OWN, "--count", "24"] if self.own else DRAWING)
+        command += [*OWN, "--count", "24"] if self.own else [*DRAWING, "--count", "200"]
+        return [*command, "--retrieve", "2", "--bank", self.at("bank")] if retrieving else command
 
     def answer(self) -> Command:
         """Illustrated answers of the fusion."""
@@ -150,20 +180,17 @@ class Road:
     def samples(self) -> list[Command]:
         """Everything that is drawn and answered."""
         drawn = [self.draw("img_parent", "parents/img"), self.draw("fused", "tuned")]
-        return [*drawn, *([self.draw("trained_on", "tuned", "train")] if self.own else []), self.answer()]
+        if self.own:
+            return [*drawn, self.draw("trained_on", "tuned", "train"), self.answer()]
+        return [*drawn, self.draw("fused_retrieving", "tuned", retrieving=True), self.answer()]
 
     def stages(self) -> list[Stage]:
         """The road, in order."""
         parents = ["--llm", self.at("parents", "llm"), "--img", self.at("parents", "img")]
         before = ("llm_parent-*.json", "img_parent-*.json", "fused_before-*.json")
         after = ("pretrained-*.json", "fused-*.json")
-        world = Stage(
-            "world",
-            "Make a small world of pictures and text",
-            lambda: [["data", "world", "--target", self.at("world")]],
-            ("world",),
-        )
-        road = [
+        return [
+            *([] if self.own else [self.world()]),
             Stage(
                 "text_tokenizer",
                 "Train the text tokenizer",
@@ -184,6 +211,7 @@ class Road:
                 ("tokenizer",),
             ),
             Stage("stores", "Turn text and pictures into tokens", self.tokenize, ("stores",)),
+            *([] if self.own else self.retrieving()),
             Stage(
                 "llm",
                 "Train the text parent",
@@ -233,7 +261,10 @@ class Road:
             Stage(
                 "after",
                 "Measure the trained fusion",
-                lambda: self.measure(pretrained="pretrained", fused="tuned"),
+                lambda: [
+                    *self.measure(pretrained="pretrained", fused="tuned"),
+                    *([] if self.own else [self.measure_retrieving()]),
+                ],
                 tuple(f"measured/{name}" for name in after),
             ),
             Stage("samples", "Draw and answer", self.samples, ("samples",)),
@@ -245,4 +276,15 @@ class Road:
                 always=True,
             ),
         ]
-        return road if self.own else [world, *road]
+
+    def world(self) -> Stage:
+        """The built-in world, which stands in for a user's own data."""
+        title, command = "Make a small world of pictures and text", ["data", "world", "--target", self.at("world")]
+        return Stage("world", title, lambda: [command], ("world",))
+
+    def retrieving(self) -> list[Stage]:
+        """What retrieval needs, on the built-in world; a user's own pictures want a CLIP that has seen such."""
+        title = "Train the CLIP that retrieval searches with"
+        clip = Stage("clip", title, lambda: [self.train("clip", "clip")], ("clip",), (self.config("clip"),))
+        made = ("embeddings", "bank", "neighbours")
+        return [clip, Stage("retrieval", "Find for each caption the documents like it", self.retrieval, made)]

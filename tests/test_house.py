@@ -47,7 +47,7 @@ FLOORS = [
             "train_run",
             "train",
         ),
-        *("plan", "report", "stages", "quickstart", "miniature", "bench"),
+        *("plan", "report_figures", "report", "stages", "quickstart", "miniature", "bench"),
     ],
 ]
 COMMANDS = ["fuse", "convert", "data", "retrieval", "evaluate", "bench"]  # whose __main__ stands on the top floor

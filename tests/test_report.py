@@ -7,7 +7,7 @@ import re
 import pytest
 from PIL import Image
 
-from jam_jax import report
+from jam_jax import report, report_figures
 from jam_jax.chart import chart, ticks
 from jam_jax.evaluate import samples
 from jam_jax.evaluate.samples import FEW, OWN, THREE, Sample
@@ -68,8 +68,14 @@ def test_the_summary_has_the_measured_figures(run):
     assert report.write(run) == json.loads((run / "summary.json").read_text())
     assert json.loads((run / "summary.json").read_text()) == {
         "text_perplexity": {"llm_parent": 5, "img_parent": 40, "fused_before": 50, "fused": 5.5},
-        "caption_perplexity": {"llm_parent": 900, "img_parent": 3, "fused_before": 6, "fused": 3.3},
-        "graded": {"img_parent": 75.0, "fused": 100.0},
+        "caption_perplexity": {
+            "llm_parent": 900,
+            "img_parent": 3,
+            "fused_before": 6,
+            "fused": 3.3,
+            "fused_retrieving": None,
+        },
+        "graded": {"img_parent": 75.0, "fused": 100.0, "fused_retrieving": None},
         "well_formed_percent": 86.7,
         "answers_right_percent": 92.9,
         "seconds": 91.5,
@@ -78,19 +84,43 @@ def test_the_summary_has_the_measured_figures(run):
 
 
 def test_the_tables_give_ratios_to_the_parents(run):
-    found = report.collect(run)
-    assert report.rows(found) == [
+    found = report_figures.collect(run)
+    assert report_figures.rows(found) == [
         ("Text parent", "5.00", "900.00", "99.00"),
         ("Image parent", "40.00", "3.00", "4.00"),
         ("Fusion, before training", "50.00 (10.00x)", "6.00 (2.00x)", "8.00 (2.00x)"),
         ("Fusion, after instruction tuning", "5.50 (1.10x)", "3.30 (1.10x)", "4.20 (1.05x)"),
     ]
-    assert report.marks(found) == [
+    header, table = report_figures.marks(found)
+    assert header == ("", "Image parent", "Fusion")
+    assert table == [
         (f"Held-out captions of {FEW}, drawn right", "75%", "100%"),
         (f"Held-out captions of {THREE}, drawn right", "0%", "–"),
-        ("Answers well formed, with the pictures asked for", "–", "87%"),
-        ("Answers whose last picture is right", "–", "93%"),
+        ("Answers well formed, with the pictures asked for", "–", "86.7%"),
+        ("Answers whose last picture is right", "–", "92.9%"),
     ]
+
+
+def test_what_is_drawn_and_measured_behind_retrieved_documents_stands_beside(run, capsys):
+    (run / "measured/fused_retrieving-captions.json").write_text(measured(1.5, 3.0, 2.4))
+    drawn = [Sample(f"a blue square {i}", (png("blue"),), right=i < 3, kind=FEW) for i in range(4)]
+    samples.save(drawn, run / "samples/fused_retrieving")
+    figures = report.write(run)
+    assert figures["caption_perplexity"]["fused_retrieving"] == 2.4 and figures["graded"]["fused_retrieving"] == 75.0
+    assert "fused_retrieving" not in figures["text_perplexity"]
+    found = report_figures.collect(run)
+    assert report_figures.rows(found)[-1] == (
+        "The same, behind retrieved documents",
+        "–",
+        "2.40 (0.80x)",
+        "3.00 (0.75x)",
+    )
+    header, table = report_figures.marks(found)
+    assert header[-1] == "Fusion, behind retrieved documents" and table[0][1:] == ("75%", "100%", "75%")
+    assert [line[-1] for line in table[1:]] == ["–", "–", "–"]
+    page = (run / "report.html").read_text()
+    assert page.count('alt="drawn: a blue square') == 4 and "the parent’s it is, without retrieval" in page
+    assert "2.40 (0.80x)" in capsys.readouterr().out
 
 
 def test_the_same_table_is_printed_with_the_path(run, capsys):

@@ -22,6 +22,7 @@ LESS = {  # what is added to a command, by its first words
 SHORT = ["--steps", "4", "--batch", "2", "--log-every", "2"]
 SMALL = {  # what is trained from nothing; a fusion has the size of its parents
     "image_tokenizer": ["--model.codes", "64", "--model.channels", "4"],
+    "clip": ["--batch", "8"],
     "llm": ["--model.layers", "1"],
     "img": ["--model.layers", "1"],
 }
@@ -65,6 +66,11 @@ def test_the_whole_road_leads_to_a_report(fusion, tmp_path, own, monkeypatch, ca
         assert all(figures[f"{kind}_perplexity"][name] > 1 for name in names)
     assert figures["well_formed_percent"] is not None and figures["seconds"] > 0
     assert (figures["graded"]["fused"] is None) == (fusion == "width")  # own pictures have no grader
+    if fusion != "width":
+        assert figures["caption_perplexity"]["fused_retrieving"] > 1
+        assert figures["graded"]["fused_retrieving"] is not None
+        kept = json.loads((road.run / "samples/fused_retrieving/samples.json").read_text())
+        assert kept["retrieve"] == 2 and kept["bank"] == str(road.run / "bank")
     assert "<svg" in (road.run / "report.html").read_text()
     measured = {p.stem: json.loads(p.read_text()) for p in (road.run / "measured").glob("*.json")}
     for parent, kind in (("llm", "text"), ("img", "captions")):  # what was exported and imported again is the same

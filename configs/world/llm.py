@@ -1,6 +1,8 @@
-"""The parent that writes: a small decoder of CM3leon's architecture, trained on the world's paragraphs alone.
+"""The parent that writes: a small decoder of Llama's architecture, trained on the world's paragraphs alone.
 
-Stands for `LLM-4k` in the paper's table 1, at a ten-thousandth of its size.
+Stands for `LLM-4k` in the paper's table 1, at a ten-thousandth of its size. Its positions are rotary, for the image
+parent's sake: behind retrieved documents a pair begins anywhere, and with a learned table so small a model learns for
+every place anew which of the captions is its own.
 
     python -m jam_jax.train --config configs/world/llm.py \
         --out runs/quickstart/llm --tokenizer runs/quickstart/tokenizer
@@ -12,7 +14,7 @@ from jam_jax.config import Config, DataConfig, DecoderConfig, OptimConfig, Sourc
 
 
 def get_config() -> Config:
-    """Text documents, one a row, causal."""
+    """Text documents, as many whole ones as a row has room for, causal."""
     return Config(
         out="runs/quickstart/llm",
         tokenizer="runs/quickstart/tokenizer",
@@ -22,17 +24,20 @@ def get_config() -> Config:
             width=128,
             heads=4,
             head_size=32,
-            ffn_width=512,
+            ffn_width=384,
             max_positions=192,
+            norm="rmsnorm",
+            positions="rope",
+            rope_base=1e3,
+            ffn="silu_gated",
             init_std=0.08,
-            position_init_std=0.08,
         ),
         data=DataConfig(
-            sources=(SourceConfig("runs/quickstart/stores/text-train", cut="document", cm3=0.0),),
-            block=45,
+            sources=(SourceConfig("runs/quickstart/stores/text-train", cut="packed", cm3=0.0),),
+            block=193,
         ),
         optim=OptimConfig(learning_rate=2e-3, warmup=50, weight_decay=0.01),
-        steps=2000,
-        batch=8,
+        steps=1400,
+        batch=2,
         log_every=100,
     )

@@ -77,7 +77,8 @@ def draw(options: Draw) -> None:
     with progress.bar("draw", len(wanted)) as advance:
         answers = model.generate(texts, "picture", options.settings, options.seed, retrieved=found, advance=advance)
     drawn = [world.marked(caption, _parts(a.parts)) for caption, a in zip(wanted, answers, strict=True)]
-    samples.save(drawn, options.out, settings=options.settings, model=options.model, split=options.split)
+    about = {name: getattr(options, name) for name in ("settings", "model", "split", "seed", "retrieve", "bank")}
+    samples.save(drawn, options.out, **about)
     for kind in (samples.FEW, samples.THREE):
         if (mark := samples.percent_right(drawn, kind)) is not None:
             print(f"{options.model}: {mark:.1f}% of the drawings of {kind} are right")
@@ -94,7 +95,8 @@ def answer(options: Answer) -> None:
     with progress.bar("answer", len(wanted)) as advance:
         answers = model.generate(texts, "answer", options.settings, options.seed, advance=advance)
     kept = [world.answered(question, _parts(a.parts), a.fault) for question, a in zip(wanted, answers, strict=True)]
-    samples.save(kept, options.out, settings=options.settings, model=options.model, split=options.split)
+    about = {name: getattr(options, name) for name in ("settings", "model", "split", "seed")}
+    samples.save(kept, options.out, **about)
     share, right = samples.percent_as_asked(kept), samples.percent_right(kept)
     print(f"{options.model}: {share:.1f}% of the answers are well formed with the number of pictures asked for")
     if right is not None:
