@@ -10,7 +10,7 @@ import pytest
 from jam_jax.data.formats.pictures import png
 from jam_jax.data.neighbours import NONE, Neighbours
 from jam_jax.data.store import Store, write_store
-from jam_jax.data.tokenizers import open_tokenizer
+from jam_jax.data.tokenizers import Tokenizer, open_tokenizer
 from jam_jax.retrieval import items
 from jam_jax.retrieval.__main__ import main
 from jam_jax.retrieval.bank import Bank
@@ -133,7 +133,13 @@ def test_a_table_holds_what_the_strategy_takes(root: Path, tmp_path: Path) -> No
         main(table(root, tmp_path / "table"))
 
 
-def test_documents_ask_by_their_text_alone_if_told(root: Path, tmp_path: Path) -> None:
+def test_documents_ask_by_their_text_alone_if_told(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def decoded(self: Tokenizer, codes: np.ndarray) -> np.ndarray:
+        raise AssertionError(f"{len(codes)} pictures were decoded, which nobody asked for")
+
+    monkeypatch.setattr(Tokenizer, "decode_codes", decoded)
+    with pytest.raises(AssertionError, match="17 pictures were decoded"):
+        main(table(root, tmp_path / "both"))
     main([*table(root, tmp_path / "t"), "--by", "text", "--dropout", "0"])
     found, bank = np.load(tmp_path / "t/documents.npy"), Bank(root / "bank")
     texts = [d.texts[0] for d in banks.documents() if d.texts]

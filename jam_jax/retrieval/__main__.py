@@ -138,7 +138,8 @@ def _items(options: Embed | Neighbours, store: "Store", part: "Part", numbers: r
 
     tokenizer = tokenizer_of(store, options.tokenizer)
     if not options.source:
-        return items.of_store(store, tokenizer, numbers)
+        only_texts_ask = isinstance(options, Neighbours) and options.by == "text"
+        return items.of_store(store, tokenizer, numbers, pictures=not only_texts_ask)
     source = formats.open_source(options.source, options.split, options)
     print(f"{source.name}: taken for {source.taken_for}")
     # A store that was written in as many shards has its own boundaries, and reading begins there.

@@ -28,19 +28,19 @@ class Items:
     """Some documents, one after another."""
 
     texts: list[str]  # of each document, its question included; "" for none
-    pictures: "list[Sequence[Picture]]"  # of each document
+    pictures: "list[Sequence[Picture]]"  # of each document; none where they were left out
     text_last: np.ndarray  # bool [n]: whether it ends in a text
 
 
-def of_store(store: Store, tokenizer: Tokenizer, numbers: range) -> Iterator[Items]:
-    """Documents of a store as its tokenizer reads them, in batches."""
+def of_store(store: Store, tokenizer: Tokenizer, numbers: range, *, pictures: bool = True) -> Iterator[Items]:
+    """Documents of a store as its tokenizer reads them, in batches; without `pictures` none is decoded."""
     for batch in _batches(store, tokenizer.space, numbers):
         readings = [tokenizer.read_document(ids) for ids in batch]
-        codes = [run for reading in readings for run in reading.pictures]
+        codes = [run for reading in readings for run in reading.pictures] if pictures else []
         drawn = iter(tokenizer.decode_codes(np.stack(codes)) if codes else ())
-        pictures: list[Sequence[Picture]] = [list(itertools.islice(drawn, len(r.pictures))) for r in readings]
+        shown: list[Sequence[Picture]] = [list(itertools.islice(drawn, len(r.pictures))) for r in readings]
         texts = [_joined([r.question, *(run for run in r.runs if isinstance(run, str))]) for r in readings]
-        yield Items(texts, pictures, _text_last(batch, tokenizer.space))
+        yield Items(texts, shown, _text_last(batch, tokenizer.space))
 
 
 def of_documents(store: Store, tokenizer: Tokenizer, numbers: range, documents: Iterable[Document]) -> Iterator[Items]:
