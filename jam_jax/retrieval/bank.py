@@ -25,10 +25,11 @@ from jam_jax.retrieval.index import Kind, Plan
 from jam_jax.retrieval.vectors import SHARED, Embeddings, Vectors, join, named, write_part
 
 METRIC = "inner product of vectors of length 1"
-CANDIDATES = 100  # of an index, at least, that are compared again
+CANDIDATES = 64  # of an index, at least, that are compared again
 DEEPEST = 1 << 16  # candidates that are looked at for a query, at most
 ROWS = 1 << 16  # vectors that are added at once
-NUMBERS = 1 << 24  # of candidates' vectors that are held at once
+HELD = 1 << 22  # candidates of several queries whose numbers and scores are held at once
+CACHED = 1 << 18  # numbers of candidates' vectors that stay in a processor's cache
 BUILD = "build it again with python -m jam_jax.retrieval build"
 NONE = -1  # in place of a document's number
 
@@ -96,9 +97,8 @@ class Bank:
         numbers = np.full((len(queries), count), NONE, np.int64)
         scores = np.full((len(queries), count), -np.inf, np.float32)
         for rows in self._chunks(len(queries), count):
-            found = self._candidates(queries[rows], count)
-            width = min(count, found[0].shape[1])
-            numbers[rows, :width], scores[rows, :width] = found[0][:, :width], found[1][:, :width]
+            found, score = self._candidates(queries[rows], count)
+            numbers[rows, : found.shape[1]], scores[rows, : found.shape[1]] = found, score
         return numbers, scores
 
     def retrieve(
@@ -126,11 +126,11 @@ class Bank:
             left = []
             for chunk in self._chunks(len(waiting), depth):
                 rows = waiting[chunk]
-                found, score, vectors = self._candidates(queries[rows], depth)
+                found, score = self._candidates(queries[rows], depth)
                 open_ = (found != NONE) & (found != own[rows, None])
                 if picture_last:
                     open_ &= ~self.vectors.text_last(np.maximum(found, 0))
-                place = choose(np.where(open_, score, -np.inf), vectors, count, limit)
+                place = self._choose(found, np.where(open_, score, -np.inf), count, limit)
                 numbers[rows] = np.where(place >= 0, np.take_along_axis(found, place, 1), NONE)
                 scores[rows] = np.where(place >= 0, np.take_along_axis(score, place, 1), -np.inf)
                 # What scores as little as the last candidate may have equals that are no candidates.
@@ -140,25 +140,36 @@ class Bank:
             depth *= 4
         return numbers, scores
 
-    def _candidates(self, queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Numbers, scores and vectors [n, C, E] of the nearest documents, in order; C is `count` or what there is."""
+    def _candidates(self, queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers and scores [n, C] of the nearest documents, in order; C is `count` or what there is."""
         found = self._index.search(queries, min(self._compared(count), len(self)))[1]
         if found.max(initial=NONE) >= len(self):
             raise ValueError(f"bank {self.directory} is damaged (its index names documents that it lacks): {BUILD}")
-        vectors = self.vectors.take(np.maximum(found, 0))
-        # In float64, so that equal vectors score equally whatever their place in a matrix product was.
-        scores = np.einsum("nce,ne->nc", vectors.astype(np.float64), queries.astype(np.float64)).astype(np.float32)
+        scores = np.empty(found.shape, np.float32)
+        for rows, vectors in self._vectors(found):
+            # In float64, so that equal vectors score equally whatever their place in a matrix product was.
+            scores[rows] = np.einsum("nce,ne->nc", vectors, queries[rows].astype(np.float64))
         scores[found == NONE] = -np.inf
         order = np.lexsort((found, -scores), axis=1)[:, :count]
-        numbers, scores = np.take_along_axis(found, order, 1), np.take_along_axis(scores, order, 1)
-        return numbers, scores, np.take_along_axis(vectors, order[..., None], 1)
+        return np.take_along_axis(found, order, 1), np.take_along_axis(scores, order, 1)
+
+    def _choose(self, found: np.ndarray, scores: np.ndarray, count: int, limit: float) -> np.ndarray:
+        """As `choose`, of documents int [n, C]."""
+        return np.concatenate([choose(scores[rows], held, count, limit) for rows, held in self._vectors(found)])
+
+    def _vectors(self, found: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+        """Vectors of candidates int [n, C], float64 [few, C, E]: of so few queries that they stay in the cache."""
+        step = max(1, CACHED // (found.shape[1] * self.vectors.width))
+        for start in range(0, len(found), step):
+            rows = slice(start, start + step)
+            yield rows, self.vectors.take(np.maximum(found[rows], 0), np.float64)
 
     def _compared(self, count: int) -> int:
         """How many documents are compared again for the best `count`; an exact search has compared them all."""
         return count if self.plan.kind == "exact" else max(CANDIDATES, 4 * count)
 
     def _chunks(self, queries: int, count: int) -> Iterator[slice]:
-        step = max(1, NUMBERS // (self._compared(count) * self.vectors.width))
+        step = max(1, HELD // self._compared(count))
         return (slice(i, i + step) for i in range(0, queries, step))
 
     def _require(self, queries: np.ndarray) -> None:

@@ -14,7 +14,7 @@ def choose(scores: np.ndarray, vectors: np.ndarray, count: int = COUNT, limit: f
     """Candidates of n queries, the most similar first → the places of those that are taken, int64 [n, count], else -1.
 
     `scores` float [n, C] against the query, -inf where a place holds no candidate or one that must not be taken, such
-    as the query document itself; `vectors` float32 [n, C, E] of length 1. A candidate is skipped that scores above
+    as the query document itself; `vectors` float [n, C, E] of length 1. A candidate is skipped that scores above
     `limit` against the query, or against one that is taken before it.
     """
     rows = np.arange(len(scores))

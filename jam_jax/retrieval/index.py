@@ -61,7 +61,7 @@ def plan(documents: int, width: int, kind: Kind | None = None) -> Plan:
         raise ValueError(f"an index of codes (ivfpq) needs {LEAST} documents or more, there are {documents}: use exact")
     lists = 1 << int(math.log2(max(1, min(4 * documents**0.5, documents / PER_LIST))))
     code = next(m for m in range(max(1, width // NUMBERS), 0, -1) if width % m == 0)
-    return Plan(kind, lists, code, max(1, round(min(lists, 4 + lists**0.5 / 3))))
+    return Plan(kind, lists, code, max(1, round(min(lists, 4 + lists**0.5 / 10))))
 
 
 def sample(plan: Plan, documents: int) -> np.ndarray:

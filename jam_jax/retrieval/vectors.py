@@ -49,9 +49,9 @@ class Vectors:
         ]
         return np.concatenate(found).astype(np.float32, copy=False)
 
-    def take(self, numbers: np.ndarray) -> np.ndarray:
-        """The vectors of some documents, int [...] → float32 [..., E]."""
-        return self._gather(self.parts, numbers, np.float32)
+    def take(self, numbers: np.ndarray, dtype: Any = np.float32) -> np.ndarray:
+        """The vectors of some documents, int [...] → `dtype` [..., E]."""
+        return self._gather(self.parts, numbers, dtype)
 
     def text_last(self, numbers: np.ndarray) -> np.ndarray:
         """Whether documents end in a text, int [...] → bool [...]."""
