@@ -23,6 +23,7 @@ from jam_jax import flops, hlo
 from jam_jax.config import Config
 from jam_jax.hardware import HARDWARE, Hardware
 
+Known = Literal[tuple(HARDWARE)]  # type: ignore[valid-type]
 USABLE = 0.95  # of a device's memory: the rest is the driver's and the communication library's
 
 
@@ -30,8 +31,8 @@ USABLE = 0.95  # of a device's memory: the rest is the driver's and the communic
 class Options:
     """Compile a config's training step for hardware that need not be there; what follows are options of the run."""
 
-    hardware: Literal[tuple(HARDWARE)] = "a100-80gb"  # type: ignore[valid-type]
-    devices: int = 256
+    hardware: Known = "a100-80gb"  # what the run is planned for
+    devices: int = 256  # of it
     like: str = ""  # config file whose model is meant, for a config that has none
     search: bool = True  # also look for the largest part of a batch that fits, by compiling others
     json: str = ""  # a file for the figures

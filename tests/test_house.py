@@ -195,6 +195,13 @@ def test_every_file_says_what_it_is(path):
     assert len(text.splitlines()) <= 400, f"{path} holds more than one idea: {len(text.splitlines())} lines"
 
 
+@pytest.mark.parametrize("path", FILES, ids=module)
+def test_what_stands_behind_an_option_is_for_its_reader(path):
+    """tyro shows a field's comment as its help: what is meant for a type checker stands elsewhere."""
+    shown = re.findall(r"^    \w+: [^#\n]*# (?:type: |noqa).*", path.read_text(), re.MULTILINE)
+    assert not shown, shown
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.py")), ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_every_config_describes_itself(path):
     tree = ast.parse(path.read_text())
