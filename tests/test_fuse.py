@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jam_jax import checkpoint, tokens
+from jam_jax import checkpoint, streaming, tokens
 from jam_jax import config as configs
 from jam_jax.config import CrossConfig
 from jam_jax.data.sentencepiece_text import train_text_tokenizer
-from jam_jax.fuse import compatibility, cross, rows, uniform, width
+from jam_jax.fuse import compatibility, cross, new_weights, rows, uniform, width
 from jam_jax.fuse.__main__ import Command, Cross, Width, main
 from jam_jax.models import cross as model_cross
 from jam_jax.models import model
@@ -86,7 +86,7 @@ def test_every_fusion_has_the_shapes_of_its_config(family: str) -> None:
     fusions = [
         uniform.fuse(config, llm, img),
         width.fuse(config, llm, img),
-        cross.fuse(config, config, llm, img, SPACE, key=jax.random.key(0)),
+        cross.fuse(config, config, llm, img, SPACE),
     ]
     for fused, found in fusions:
         params = whole(found)
@@ -99,7 +99,7 @@ def test_every_fusion_has_the_shapes_of_its_config(family: str) -> None:
 def test_cross_takes_text_rows_from_the_llm_and_all_others_from_the_image_parent() -> None:
     config = dataclasses.replace(DECODER, vocab_size=SPACE.vocab_size)
     llm, img = parent(config, 1), parent(config, 2)
-    fused = fused_by(cross.fuse, config, config, llm, img, SPACE, key=jax.random.key(0))
+    fused = fused_by(cross.fuse, config, config, llm, img, SPACE)
     rows = fused["embed"]["tokens"]
     text = slice(*SPACE.text)
     np.testing.assert_array_equal(rows[text], llm["embed"]["tokens"][text])
@@ -247,13 +247,45 @@ def test_a_share_outside_zero_to_one_is_one_line(option: str) -> None:
         main(["uniform", "--llm", "a", "--img", "b", option, "1.5"])
 
 
-def test_cross_blocks_drawn_one_by_one_are_the_models_own() -> None:
-    config = dataclasses.replace(DECODER, vocab_size=SPACE.vocab_size, layers=4)
-    llm, img = leaves(parent(config, 1)), leaves(parent(config, 2))
-    key = jax.random.key(5)
-    joint, fused = cross.fuse(config, config, llm, img, SPACE, every=2, key=key)
-    want = model_cross.init_cross(jax.random.fold_in(key, 0), joint)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), whole(fused["cross"]), want)
+@pytest.mark.parametrize("name", families("llama", "gemma"))
+@pytest.mark.parametrize("identity", [True, False])
+def test_new_cross_blocks_start_as_the_models_own(name: str, identity: bool) -> None:
+    """What is one number is the same; what is drawn has the same shape, spread and bounds."""
+    small = FAMILIES[name]
+    config = dataclasses.replace(small, vocab_size=SPACE.vocab_size, width=96, ffn_width=320, init_std=0.02)
+    blocks: cross.Blocks = "identity" if identity else "random"
+    new = cross.fuse(config, config, *(leaves(parent(config, i)) for i in (1, 2)), SPACE, blocks=blocks)
+    found, joint = paths(whole(new[1]["cross"])), new[0]
+    want = paths(model_cross.init_cross(jax.random.key(0), joint))
+    assert {path: value.shape for path, value in found.items()} == {path: value.shape for path, value in want.items()}
+    for path, value in want.items():
+        ours, theirs = found[path], np.asarray(value)
+        assert ours.dtype == np.float32
+        if not identity and path.split("/", 1)[1] in new_weights.OUTPUTS:
+            theirs = np.asarray(want[path.split("/")[0] + "/ffn/up"])  # these are drawn alike, the model's own are zero
+        np.testing.assert_allclose(ours.std(), theirs.std(), rtol=0.05)
+        np.testing.assert_allclose(np.abs(ours).max(), np.abs(theirs).max(), rtol=0.15)
+        np.testing.assert_allclose(ours.mean(), theirs.mean(), atol=0.05 * theirs.std() + 1e-12)
+
+
+def test_any_part_of_a_drawn_leaf_is_what_the_whole_has_there_and_no_two_are_alike() -> None:
+    draw = new_weights.normal(1.0, 3.0)
+    leaf = new_weights.leaf("a", (3, 11, 7), draw, 5, (1, 4, 7))
+    all_of_it = leaf.whole()
+    assert np.abs(all_of_it).max() <= 3
+    for part in ((slice(0, 3), slice(3, 9), slice(1, 6)), (slice(1, 2), slice(4, 8), slice(0, 7)), (slice(2, 3),) * 3):
+        np.testing.assert_array_equal(leaf.read(part), all_of_it[part])
+    for index in streaming.blocks(leaf):
+        np.testing.assert_array_equal(leaf.read(index), all_of_it[index])
+    assert len(np.unique(all_of_it)) == all_of_it.size  # blocks differ
+    same, seed, path = (new_weights.leaf(p, (3, 11, 7), draw, s, (1, 4, 7)) for p, s in (("a", 5), ("a", 6), ("b", 5)))
+    np.testing.assert_array_equal(same.whole(), all_of_it)
+    assert all(np.abs(other.whole() - all_of_it).min() > 0 for other in (seed, path))
+
+
+def test_a_random_projection_has_the_originals_spread() -> None:
+    found = joint(project="random")[2]["project"]
+    np.testing.assert_allclose(found.std(), DECODER.width**-0.5, rtol=0.1)
 
 
 def vocabulary(names: list[str | None], **changes: object) -> compatibility.Vocabulary:
@@ -294,7 +326,7 @@ def joint(**options: object) -> tuple[dict, dict, dict]:
     """Two parents and their JAM-Cross."""
     config = dataclasses.replace(DECODER, vocab_size=SPACE.vocab_size)
     llm, img = parent(config, 1), parent(config, 2)
-    return llm, img, fused_by(cross.fuse, config, config, llm, img, SPACE, key=jax.random.key(0), **options)
+    return llm, img, fused_by(cross.fuse, config, config, llm, img, SPACE, **options)
 
 
 @pytest.mark.parametrize(("start", "of_img", "of_llm"), [("average", 0.5, 0.5), ("img", 1, 0), ("llm", 0, 1)])
@@ -330,7 +362,7 @@ def test_a_projection_of_one_tower_without_cross_blocks_is_that_parent() -> None
 def test_any_part_of_the_projection_is_what_the_whole_has_there() -> None:
     config = dataclasses.replace(DECODER, vocab_size=SPACE.vocab_size)
     llm, img = leaves(parent(config, 1)), leaves(parent(config, 2))
-    _, fused = cross.fuse(config, config, llm, img, SPACE, key=jax.random.key(0), project="average")
+    _, fused = cross.fuse(config, config, llm, img, SPACE, project="average")
     whole_of_it, part = fused["project"].whole(), (slice(20, 31), slice(3, 9))
     np.testing.assert_array_equal(fused["project"].read(part), whole_of_it[part])
     assert fused["project"].dtype == whole_of_it.dtype == np.float32
@@ -344,7 +376,7 @@ def test_positions_are_the_image_parents_the_llms_or_their_average() -> None:
     config = dataclasses.replace(LLAMA_LIKE, vocab_size=SPACE.vocab_size)
     llm, img = leaves(parent(config, 1)), leaves(parent(config, 2))
     with pytest.raises(ValueError, match="rotary positions, of which there is no table: leave 'llm' out"):
-        cross.fuse(config, config, llm, img, SPACE, key=jax.random.key(0), positions="llm")
+        cross.fuse(config, config, llm, img, SPACE, positions="llm")
 
 
 def test_random_blocks_differ_from_identities_in_what_they_write_alone() -> None:

@@ -109,8 +109,6 @@ def fuse(command: Command) -> None:
 def _fused(
     command: Command, llm_config: configs.DecoderConfig, img_config: configs.DecoderConfig, llm: dict, img: dict
 ) -> tuple[configs.ModelConfig, dict]:
-    import jax
-
     from jam_jax import tokens
     from jam_jax.fuse import cross, uniform, width
 
@@ -126,7 +124,7 @@ def _fused(
     return cross.fuse(
         *(llm_config, img_config, llm, img, space),
         every=command.every,
-        key=jax.random.key(command.seed),
+        seed=command.seed,
         project=command.project,
         blocks=command.blocks,
         positions=command.positions,

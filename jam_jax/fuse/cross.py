@@ -1,17 +1,15 @@
 """JAM-Cross: both parents whole, with new cross-attention blocks between them (arXiv 2309.15564, section 2.2.3)."""
 
 import dataclasses
-import functools
-from collections.abc import Callable
 from typing import Literal
 
-import jax
 import numpy as np
 
 from jam_jax.config import CrossConfig, DecoderConfig
+from jam_jax.fuse import new_weights
 from jam_jax.fuse.rows import TABLES
-from jam_jax.models import cross, decoder, model
-from jam_jax.streaming import Index, Leaf, block_of, mix, of_array
+from jam_jax.models import model
+from jam_jax.streaming import Index, Leaf, block_of, mix
 from jam_jax.tokens import TEXT, TokenSpace
 from jam_jax.trees import like, paths
 
@@ -19,7 +17,6 @@ POSITIONS = "embed/positions"
 Project = Literal["average", "llm", "img", "random"]
 Blocks = Literal["identity", "random"]
 Source = Literal["llm", "img", "average"]
-OUTPUTS = ("attn/o", "ffn/down")  # what a new block writes with: zero, or drawn as its feed-forward layer is
 LLM_SHARES: dict[str, float] = {"llm": 1.0, "img": 0.0, "average": 0.5}
 
 
@@ -31,7 +28,7 @@ def fuse(
     space: TokenSpace,
     *,
     every: int = 2,
-    key: jax.Array,
+    seed: int = 0,
     project: Project = "average",
     blocks: Blocks = "identity",
     positions: Source = "img",
@@ -60,18 +57,24 @@ def fuse(
         ours, theirs = left[POSITIONS], right[POSITIONS]
         parts[POSITIONS] = ours if positions == "llm" else mix(ours, theirs, LLM_SHARES[positions])
     shapes = model.shapes(config)
-    drawn = _drawn(config, jax.random.fold_in(key, 0), blocks)
-    new = {path: shape for path, shape in paths(shapes).items() if path.startswith("cross/")}
-    parts |= {path: _new(drawn, path, tuple(shape.shape)) for path, shape in new.items()}
-    parts["project"] = _project(config, project, jax.random.fold_in(key, 1))
+    new = {path: tuple(shape.shape) for path, shape in paths(shapes).items() if path.startswith("cross/")}
+    parts |= {path: _new(config, path, shape, seed, blocks) for path, shape in new.items()}
+    parts["project"] = _project(config, project, seed)
     return config, like(shapes, parts)
 
 
-def _project(config: CrossConfig, start: Project, key: jax.Array) -> Leaf:
+def _new(config: CrossConfig, path: str, shape: tuple[int, ...], seed: int, blocks: Blocks) -> Leaf:
+    """One leaf of all new cross blocks, `cross/TOWER/…`, stacked."""
+    _, name, within = path.split("/", 2)
+    start = new_weights.cross_block(getattr(config, name), within, shape[1:], identity=blocks == "identity")
+    return new_weights.leaf(path, shape, start, seed, (1, *block_of(shape[1:], new_weights.FLOAT)))
+
+
+def _project(config: CrossConfig, start: Project, seed: int) -> Leaf:
     """The projection [2D, D], whose first rows read the image tower: a share of the identity for each tower."""
+    width, dtype = config.img.width, new_weights.FLOAT
     if start == "random":
-        return of_array(cross.init_project(key, config))
-    width, dtype = config.img.width, np.dtype(np.float32)
+        return new_weights.leaf("project", (2 * width, width), new_weights.normal(width**-0.5), seed)
     shares = np.array([1 - LLM_SHARES[start], LLM_SHARES[start]], dtype)
 
     def read(index: Index) -> np.ndarray:
@@ -80,34 +83,3 @@ def _project(config: CrossConfig, start: Project, key: jax.Array) -> Leaf:
 
     shape = (2 * width, width)
     return Leaf(shape, dtype, read, block_of(shape, dtype))
-
-
-def _drawn(config: CrossConfig, key: jax.Array, blocks: Blocks) -> Callable[[str, int], np.ndarray]:
-    """One leaf of one new cross block, by the leaf's path and the block's number; the last one is kept."""
-
-    @functools.lru_cache(maxsize=1)
-    def draw(path: str, block: int) -> np.ndarray:
-        _, name, within = path.split("/", 2)
-        return np.asarray(_draw(getattr(config, name), within, blocks, cross.cross_key(key, name, block)))
-
-    return draw
-
-
-def _new(drawn: Callable[[str, int], np.ndarray], path: str, shape: tuple[int, ...]) -> Leaf:
-    """One leaf of all new cross blocks, drawn a block at a time."""
-
-    def read(index: Index) -> np.ndarray:
-        parts = [drawn(path, i)[index[1:]][None] for i in range(index[0].start, index[0].stop)]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-    dtype = np.dtype(np.float32)
-    return Leaf(shape, dtype, read, (1, *block_of(shape[1:], dtype)))
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _draw(config: DecoderConfig, path: str, blocks: Blocks, key: jax.Array) -> jax.Array:
-    # The other leaves of the block fall out of the compiled program.
-    leaf = paths(cross.init_cross_block(key, config))[path]
-    if blocks == "random" and path in OUTPUTS:
-        return decoder.normal(config.init_std)(jax.random.fold_in(key, 3 + OUTPUTS.index(path)), leaf.shape)
-    return leaf
