@@ -127,13 +127,6 @@ def test_an_index_finds_what_an_exact_search_finds(tmp_path: Path, kind: indices
         assert (tmp_path / "3/bank/index.ivfdata").is_file()
 
 
-def test_many_centres_have_a_graph_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(indices, "MANY", 16)
-    rows = clustered(2000, 16, 30)
-    exact, graph = (make(tmp_path / str(k), rows, k).search(rows[:50], 5)[0] for k in ("exact", "ivfpq"))
-    assert np.mean(exact == graph) > 0.9
-
-
 def test_a_merged_index_needs_its_parts_no_more_and_may_move(tmp_path: Path) -> None:
     rows = clustered(600, 8, 6)
     before = make(tmp_path / "a", rows, "ivfpq", 2).search(rows[:9], 3)[0]

@@ -26,7 +26,6 @@ BUILDING, SEARCHING = 80, 128  # documents that a walk through the graph remembe
 NUMBERS = 8  # of a vector, for one byte of its code
 PER_LIST = 64  # vectors that a centre is trained on
 LEAST = 256  # vectors that codes of a byte can be trained on
-MANY = 1 << 16  # centres from which on they have a graph of their own
 
 FILE, LISTS = "index.faiss", "index.ivfdata"
 
@@ -79,11 +78,9 @@ def train(plan: Plan, vectors: np.ndarray) -> Any:
         index = faiss.IndexHNSWSQ(width, faiss.ScalarQuantizer.QT_8bit, LINKS, faiss.METRIC_INNER_PRODUCT)
         index.hnsw.efConstruction = BUILDING
     else:
-        graph = plan.lists >= MANY
-        metric = faiss.METRIC_INNER_PRODUCT
-        centres = faiss.IndexHNSWFlat(width, LINKS, metric) if graph else faiss.IndexFlatIP(width)
-        index = faiss.IndexIVFPQ(centres, width, plan.lists, plan.code, 8, metric)
-        index.quantizer_trains_alone = 2 if graph else 0  # k-means compares with all centres; the graph is made of them
+        # Compared with all centres, which takes less time than the lists do; a graph of centres misses too many.
+        centres = faiss.IndexFlatIP(width)
+        index = faiss.IndexIVFPQ(centres, width, plan.lists, plan.code, 8, faiss.METRIC_INNER_PRODUCT)
         # Fewer than FAISS would like is the user's choice, and its warning is not in our words.
         index.cp.min_points_per_centroid = index.pq.cp.min_points_per_centroid = 1
         index.own_fields = True
@@ -108,7 +105,8 @@ def merge(parts: list[Path], target: Path) -> None:
     """Put the documents of several ivfpq indices, trained alike, into one in the directory `target`, on the disk."""
     import faiss
 
-    opened = [_read(path, faiss.IO_FLAG_MMAP) for path in parts]
+    # Mapped with their centres, which every part holds.
+    opened = [_read(path, faiss.IO_FLAG_MMAP_IFC) for path in parts]
     lists = [faiss.extract_index_ivf(index).invlists for index in opened]
     whole = _read(parts[0], faiss.IO_FLAG_MMAP)
     inner = faiss.extract_index_ivf(whole)
