@@ -1,201 +1,27 @@
 """`python -m jam_jax.demo --model DIR`: a page on which a question is asked and its illustrated answer streams out.
 
-The page is Gradio's (requirements-demo.txt), and this file its only door. One answer is written at a time, the others
-wait in a queue; what waits too long or asks too much is told so in one line, and the page goes on.
+One answer is written at a time, the others wait in a queue; what finds the queue full or asks too much is told so in
+one line, and the page (by Gradio, requirements-demo.txt) goes on.
 """
 
-import dataclasses
-import itertools
-import shutil
+import importlib.util
 import tempfile
-from collections.abc import Iterator, Sequence
-from html import escape
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
 
 from jam_jax import config
-from jam_jax.decode.settings import Sampling, Settings, check_bank
-from jam_jax.html import STYLE, document_html
+from jam_jax.demo_desk import Desk, Options
 from jam_jax.machine import keep_freed_memory, keep_programs
-
-if TYPE_CHECKING:
-    from jam_jax.api import Answer, Model
-    from jam_jax.decode.prompts import Mode
-    from jam_jax.retrieval.prompts import Find
-
-MODES: dict[str, "Mode"] = {"Answer a question": "answer", "Draw a caption": "picture", "Go on with a text": "text"}
-KEPT = 50  # downloads that are kept; older ones are removed
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """Serve a page that answers questions with text and pictures."""
-
-    model: str  # model directory
-    host: str = "127.0.0.1"  # address to listen at; 0.0.0.0 lets other machines in
-    port: int = 7860
-    queue: int = 32  # requests that may wait; more are turned away
-    most_characters: int = 2000  # of a question
-    most_tokens: int = 2048  # of an answer
-    most_pictures: int = 3  # of an answer
-    precision: Literal["model", "float32", "bfloat16", "int8"] = "model"  # of the weights; model: as its config says
-    retrieve: int = 0  # documents of the bank that go before each question, at most; they are shown as its sources
-    bank: str = ""  # directory of the memory bank that they are from
-    clip: str = ""  # the CLIP that made the bank, if it has moved
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.port < 2**16:
-            raise ValueError(f"port must be from 0 (any that is free) to 65535, got {self.port}")
-        if min(self.queue, self.most_characters, self.most_tokens) < 1 or self.most_pictures < 0:
-            raise ValueError("queue, most-characters and most-tokens must be 1 or more, most-pictures 0 or more")
-        check_bank(self.retrieve, self.bank)
-
-
-@dataclasses.dataclass(frozen=True)
-class Asked:
-    """What a visitor filled in, as it comes from the page."""
-
-    question: str
-    mode: str
-    seed: float
-    temperature: float
-    text_top_p: float
-    image_top_p: float
-    guidance: float
-    pictures: float
-
-
-class Desk:
-    """Answers visitors; the page's queue lets one in at a time."""
-
-    def __init__(self, model: "Model", options: Options, downloads: Path, find: "Find | None" = None) -> None:
-        self.model, self.options, self.downloads, self._find = model, options, downloads, find
-        self._numbers = itertools.count(1)
-
-    def settings(self, asked: Asked) -> Settings:
-        """The visitor's wishes within the page's limits; ValueError says which limit they pass."""
-        most = self.options
-        if not asked.question.strip():
-            raise ValueError("There is no question: write one.")
-        if len(asked.question) > most.most_characters:
-            raise ValueError(
-                f"The question has {len(asked.question)} characters, {most.most_characters} are allowed: shorten it."
-            )
-        if not 0 <= asked.pictures <= most.most_pictures:
-            raise ValueError(f"An answer may have 0 to {most.most_pictures} pictures, not {asked.pictures:g}.")
-        if asked.mode not in MODES:
-            raise ValueError(f"Choose one of: {', '.join(MODES)}.")
-        positions = self.model.config.max_positions
-        config.check_seed(int(asked.seed))
-        return Settings(
-            text=Sampling(asked.temperature, top_p=asked.text_top_p),
-            image=Sampling(top_p=asked.image_top_p),
-            guidance=asked.guidance,
-            max_images=int(asked.pictures),
-            max_new_tokens=None if positions <= most.most_tokens else most.most_tokens,
-        )
-
-    def answer(self, asked: Asked) -> Iterator[tuple[str, str, str, str | None]]:
-        """The answer so far and its sources as HTML, a line about it, and when it is whole the path of its download.
-
-        ValueError in one line for what cannot be answered.
-        """
-        from jam_jax.generate import sources
-        from jam_jax.retrieval.sheet import sheet
-
-        settings = self.settings(asked)
-        retrieved = self._find([asked.question]) if self._find else None
-        answer: Answer | None = None
-        stood = ""
-        for found in self.model.stream(
-            [asked.question], MODES[asked.mode], settings, int(asked.seed), retrieved=retrieved
-        ):
-            if answer is None and found[0].retrieved:
-                stood = f'<p class="note">Retrieved for it:</p>{sheet(sources(self.model, found[0]))}'
-            answer = found[0]
-            yield document_html(_shown(answer)), stood, f"{len(answer.ids)} tokens …", None
-        assert answer is not None
-        about = {"model": self.options.model, "mode": MODES[asked.mode], "seed": int(asked.seed)}
-        about |= {"precision": self.options.precision, "settings": dataclasses.asdict(settings)}
-        note = f"{len(answer.ids)} tokens, {len(answer.pictures)} pictures, seed {int(asked.seed)}"
-        note += f". It is not well formed: {answer.fault}" if answer.fault else ""
-        about |= {"bank": self.options.bank, "retrieve": self.options.retrieve} if self._find else {}
-        yield document_html(_shown(answer)), stood, note, str(self.pack(answer, about))
-
-    def pack(self, answer: "Answer", about: dict[str, Any]) -> Path:
-        """The page, Markdown, JSON and pictures of an answer in a zip file; the oldest goes when there are many."""
-        from jam_jax import generate
-
-        number = next(self._numbers)
-        folder = self.downloads / f"answer-{number}"
-        folder.mkdir()
-        generate.write(folder, [answer], about, [generate.sources(self.model, answer)])
-        path = Path(shutil.make_archive(str(folder), "zip", folder))
-        shutil.rmtree(folder)
-        (self.downloads / f"answer-{number - KEPT}.zip").unlink(missing_ok=True)
-        return path
-
-
-def _shown(answer: "Answer") -> list[str | bytes]:
-    from jam_jax.generate import png
-
-    return [part if isinstance(part, str) else png(part) for part in answer.parts]
-
-
-def build(desk: Desk) -> Any:
-    """The page, a `gradio.Blocks`."""
-    import gradio
-
-    from jam_jax.retrieval.sheet import STYLE as SHEET_STYLE
-
-    def respond(*values: Any) -> Iterator[tuple[Any, ...]]:
-        try:
-            for body, sources, note, path in desk.answer(Asked(*values)):
-                yield body, sources, escape(note), gradio.DownloadButton(value=path, visible=path is not None)
-        except ValueError as error:
-            raise gradio.Error(str(error), print_exception=False) from error
-
-    drawn = desk.model.space.draws
-    with gradio.Blocks(title="jam_jax") as page:
-        gradio.Markdown("# Ask, and get text and pictures")
-        question = gradio.Textbox(label="Question", lines=2, max_length=None, autofocus=True)
-        with gradio.Row():
-            ask = gradio.Button("Ask", variant="primary")
-            stop = gradio.Button("Stop")
-        with gradio.Accordion("Settings", open=False):
-            mode = gradio.Radio(list(MODES), value=next(iter(MODES)), label="What to do")
-            seed = gradio.Number(0, label="Seed", precision=0)
-            temperature = gradio.Slider(0, 2, 0.7, label="Temperature of text")
-            text_top_p = gradio.Slider(0.05, 1, 0.9, label="Top-p of text")
-            image_top_p = gradio.Slider(0.05, 1, 0.9, label="Top-p of pictures")
-            guidance = gradio.Slider(1, 10, 3.5, label="Guidance of pictures")
-            most = desk.options.most_pictures if drawn else 0
-            pictures = gradio.Slider(0, max(most, 1), most, step=1, label="Pictures at most")
-        # Its own style, as on the pages that the command writes.
-        gradio.HTML(f"<style>{STYLE}{SHEET_STYLE}</style>", visible=True, padding=False)
-        out = gradio.HTML(label="Answer", elem_id="answer")
-        note = gradio.HTML(elem_id="note")
-        sources = gradio.HTML(elem_id="sources")
-        download = gradio.DownloadButton("Download", visible=False)
-        inputs = [question, mode, seed, temperature, text_top_p, image_top_p, guidance, pictures]
-        running = [
-            trigger(respond, inputs, [out, sources, note, download], concurrency_limit=1, concurrency_id="model")
-            for trigger in (ask.click, question.submit)
-        ]
-        stop.click(None, cancels=running)
-    page.queue(max_size=desk.options.queue)
-    return page
 
 
 def main(args: Sequence[str] | None = None) -> None:
     """The command."""
     options = config.cli(Options, args, prog="python -m jam_jax.demo", description=__doc__ or "")
-    try:
-        import gradio  # noqa: F401
-    except ImportError:
-        raise ValueError("the page needs Gradio: pip install -r requirements-demo.txt") from None
+    if importlib.util.find_spec("gradio") is None:
+        raise ValueError("the page needs Gradio: pip install -r requirements-demo.txt")
     keep_freed_memory()
     import jam_jax
+    from jam_jax import demo_page
 
     keep_programs()
     model = jam_jax.load(options.model, options.precision)
@@ -207,13 +33,9 @@ def main(args: Sequence[str] | None = None) -> None:
         find = finder(options.bank, options.clip, model.space, options.retrieve)
         find([])
     with tempfile.TemporaryDirectory(prefix="jam-demo-") as downloads:
-        page = build(Desk(model, options, Path(downloads), find))
-        try:
-            page.launch(
-                server_name=options.host, server_port=options.port or None, allowed_paths=[downloads], quiet=True
-            )
-        except OSError as error:
-            raise ValueError(f"cannot listen at {options.host} port {options.port}: {error}") from error
+        page = demo_page.build(Desk(model, options, Path(downloads), find))
+        print(f"the page: {demo_page.serve(page, options.host, options.port, downloads)}", flush=True)
+        page.block_thread()
 
 
 if __name__ == "__main__":

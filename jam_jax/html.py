@@ -4,7 +4,15 @@ import base64
 from collections.abc import Sequence
 from html import escape
 
-# Readable in light and in dark; all pictures are as wide, whatever the image tokenizer's resolution.
+# Of documents, by the names of the page's colours; all pictures are as wide, whatever the image tokenizer's resolution.
+DOCUMENT_STYLE = """
+.document { border: 1px solid var(--line); border-radius: .6rem; background: var(--card); padding: .6rem 1.2rem;
+  margin: 1rem 0; overflow-wrap: anywhere; }
+.document p { white-space: pre-wrap; }
+.document img { display: block; margin: .8rem 0; width: 16rem; max-width: 100%; border-radius: .3rem; }
+.note, figcaption { color: var(--soft); font-size: .9rem; }
+"""
+# Of a whole page, readable in light and in dark.
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c1e21; --paper: #fdfdfc; --line: #d9dadd; --soft: #66696f; --card: #fff; }
 @media (prefers-color-scheme: dark) {
@@ -13,14 +21,9 @@ STYLE = """
 body { margin: 2.5rem auto; max-width: 60rem; padding: 0 1.25rem; color: var(--ink); background: var(--paper);
   font: 1rem/1.55 system-ui, sans-serif; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
-.document { border: 1px solid var(--line); border-radius: .6rem; background: var(--card); padding: .6rem 1.2rem;
-  margin: 1rem 0; overflow-wrap: anywhere; }
-.document p { white-space: pre-wrap; }
-.document img { display: block; margin: .8rem 0; width: 16rem; max-width: 100%; border-radius: .3rem; }
 table { border-collapse: collapse; margin: 1rem 0; } caption { text-align: left; color: var(--soft); }
 th, td { border-bottom: 1px solid var(--line); padding: .35rem .8rem; text-align: left; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
-.note, figcaption { color: var(--soft); font-size: .9rem; }
 """
 
 
@@ -58,6 +61,6 @@ def page(title: str, body: str) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n"
+        f"<title>{escape(title)}</title><style>{STYLE}{DOCUMENT_STYLE}</style></head>\n"
         f"<body><h1>{escape(title)}</h1>\n{body}\n</body></html>\n"
     )

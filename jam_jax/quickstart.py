@@ -82,7 +82,7 @@ def follow(road: Road, *, fresh: bool = False) -> None:
     if road.own:
         require_data(road)
     if fresh:
-        for stage in stages:
+        for stage in [*stages, *road.of_other_data().stages()]:
             _forget(run, stage)
     if left := _of_another_road(run, road):
         raise ValueError(f"{run} holds a quickstart on {left}: choose another --out, or begin again with --fresh")

@@ -17,7 +17,7 @@ from typing import Any
 from jam_jax import config as configs
 from jam_jax.chart import STYLE as CHART_STYLE
 from jam_jax.chart import chart
-from jam_jax.evaluate.samples import Sample
+from jam_jax.evaluate.samples import Sample, Source
 from jam_jax.html import data_uri, document_html, page, table_html
 from jam_jax.machine import machine
 from jam_jax.report_figures import RETRIEVING, RUNS, Found, collect, marks, rows, summary
@@ -31,6 +31,7 @@ body { max-width: 74rem; } figure { margin: 0; } figcaption { line-height: 1.3; 
 .gallery { display: grid; gap: .8rem; grid-template-columns: repeat(auto-fill, minmax(8rem, 1fr)); }
 .gallery img { width: 100%; image-rendering: pixelated; border-radius: .3rem; display: block; }
 .pair { display: flex; gap: .3rem; } .pair img { width: 50%; }
+figcaption .pair img { width: 2.5rem; margin-top: .3rem; }
 .right { color: #2c8a4b; font-weight: 600; } .wrong { color: #cf3d3d; font-weight: 600; }
 """
 
@@ -62,7 +63,8 @@ def body(found: Found) -> str:
     parts.append("<h2>Stages</h2>" + table_html(("", "Time", "Memory so far"), times))
     for name, how in (("fused", ""), (RETRIEVING, ", behind retrieved documents")):
         if drawings := found.drawings[name]:
-            parts.append(f"<h2>Drawn from held-out captions{how}</h2>" + _gallery(drawings))
+            note = '<p class="note">Small: the documents that were retrieved.</p>' if name == RETRIEVING else ""
+            parts.append(f"<h2>Drawn from held-out captions{how}</h2>{note}{_gallery(drawings)}")
     if found.trained_on:
         parts.append("<h2>Drawn from captions it was trained on</h2>" + _gallery(found.trained_on))
     return "\n".join(parts)
@@ -96,7 +98,15 @@ def _drawing(sample: Sample) -> str:
     if sample.reference:
         real = f'<img src="{data_uri(sample.reference)}" alt="real: {html.escape(sample.prompt)}">'
         drawn = f'<div class="pair">{drawn}{real}</div>'
-    return f"<figure>{drawn}<figcaption>{_mark(sample)}{html.escape(sample.prompt)}</figcaption></figure>"
+    before = "".join(map(_source, sample.sources))
+    caption = f"{_mark(sample)}{html.escape(sample.prompt)}" + (f'<div class="pair">{before}</div>' if before else "")
+    return f"<figure>{drawn}<figcaption>{caption}</figcaption></figure>"
+
+
+def _source(source: Source) -> str:
+    """A retrieved document's picture, small; what it says, its number and its score where one points at it."""
+    said = html.escape(f"retrieved: document {source.number}, {source.score:.3f}: {source.text}", quote=True)
+    return f'<img src="{data_uri(source.picture)}" alt="{said}" title="{said}">' if source.picture else ""
 
 
 def _curves(title: str, lines: list[dict[str, float]]) -> str:

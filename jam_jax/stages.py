@@ -50,6 +50,11 @@ class Road:
         """Whether it runs on a user's own data."""
         return bool(self.pictures)
 
+    def of_other_data(self) -> "Road":
+        """The road in the same directory on the built-in world instead of own data, or the reverse."""
+        elsewhere = "" if self.own else "elsewhere"
+        return dataclasses.replace(self, pictures=elsewhere, text=elsewhere)
+
     @property
     def about(self) -> str:
         """What it is made on, as stamps and messages say it."""
@@ -69,11 +74,12 @@ class Road:
         """The config file of a training stage."""
         return f"configs/{'own' if self.own else 'world'}/{name}.py"
 
-    def train(self, name: str, out: str, *, init: str = "", model: bool = False) -> Command:
+    def train(self, name: str, out: str, *, init: str = "", model: bool = False, scaled: bool = True) -> Command:
         """The training command of a config, with what differs from the config's own values.
 
         Stores keep the names that the config gives them, under this run's directory. `model`: a decoder that is
         trained from nothing takes its vocabulary from the tokenizer, whose size depends on the text it was trained on.
+        `scaled`: its steps follow `minutes`.
         """
         path = self.config(name)
         config = configs.read_config(path)
@@ -90,7 +96,7 @@ class Road:
         if config.data.pictures:
             named = dict.fromkeys(self.source(Path(source).name) for source in config.data.pictures)
             wanted["data.pictures"] = (config.data.pictures, tuple(named))
-        share = self.minutes / MINUTES
+        share = self.minutes / MINUTES if scaled else 1
         wanted["steps"] = (config.steps, max(1, round(config.steps * share)))
         wanted["optim.warmup"] = (config.optim.warmup, round(config.optim.warmup * share))
         command = ["train", "--config", path]
@@ -106,7 +112,8 @@ class Road:
     def convert(self, parent: str) -> list[Command]:
         """A trained parent to a PyTorch-format directory and back: the road that a user's own parents take."""
         there, back = self.at("exported", parent), self.at("parents", parent)
-        family = "opt" if self.own else "llama"  # as the configs of the parents are
+        rotary = configs.read_config(self.config("llm")).model.positions == "rope"
+        family = "llama" if rotary else "opt"  # the layouts of the configs' two architectures
         return [
             ["convert", "export", "--source", self.at(parent), "--target", there, "--family", family],
             ["convert", "import", "--source", there, "--target", back],
@@ -139,7 +146,7 @@ class Road:
     def _neighbours(self, split: str) -> Command:
         name = f"captions-{split}"
         command = ["retrieval", "neighbours", "--bank", self.at("bank"), "--store", self.at("stores", name)]
-        return [*command, "--target", self.at("neighbours", name), "--queries", "1", "--by", "text"]
+        return [*command, "--target", self.at("neighbours", name), "--queries", "1", "--count", "2", "--by", "text"]
 
     def measure_retrieving(self) -> Command:
         """Perplexity of captions behind their neighbours."""
@@ -188,7 +195,7 @@ class Road:
         """The road, in order."""
         parents = ["--llm", self.at("parents", "llm"), "--img", self.at("parents", "img")]
         before = ("llm_parent-*.json", "img_parent-*.json", "fused_before-*.json")
-        after = ("pretrained-*.json", "fused-*.json")
+        after = ("pretrained-*.json", "fused-*.json") + (() if self.own else ("fused_retrieving-*.json",))
         return [
             *([] if self.own else [self.world()]),
             Stage(
@@ -285,6 +292,9 @@ class Road:
     def retrieving(self) -> list[Stage]:
         """What retrieval needs, on the built-in world; a user's own pictures want a CLIP that has seen such."""
         title = "Train the CLIP that retrieval searches with"
-        clip = Stage("clip", title, lambda: [self.train("clip", "clip")], ("clip",), (self.config("clip"),))
+        # Half trained it would find all documents alike: seconds are not what to save at.
+        clip = Stage(
+            "clip", title, lambda: [self.train("clip", "clip", scaled=False)], ("clip",), (self.config("clip"),)
+        )
         made = ("embeddings", "bank", "neighbours")
         return [clip, Stage("retrieval", "Find for each caption the documents like it", self.retrieval, made)]

@@ -3,7 +3,7 @@
 #
 #   bash launch/tables.sh [options]
 #
-#   --seeds 11,12,13   from how many seeds, and which, by commas; each trains its own parents and all that follows
+#   --seeds 21,22,23   from how many seeds, and which, by commas; each trains its own parents and all that follows
 #   --fresh            begin again; without it finished stages are kept
 #   --share N          of the steps of every training (1); a small one shows that all runs, and nothing of the tables
 #   --markdown FILE    also put the tables into a Markdown file, between its markers (docs/reproduction.md has them)

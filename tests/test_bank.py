@@ -148,6 +148,9 @@ def test_the_kind_follows_the_size_unless_it_is_named() -> None:
     assert indices.plan(300, 7, "ivfpq").code == 1
     with pytest.raises(ValueError, match="needs 256 documents or more, there are 255: use exact"):
         indices.plan(255, 16, "ivfpq")
+    assert indices.plan(10**6, 512, "ivfpq", 40).probes == 40 and indices.plan(300, 8, "ivfpq", 999).probes == 4
+    with pytest.raises(ValueError, match="kind exact has no lists to look into: leave --probes out"):
+        indices.plan(10, 8, None, 3)
 
 
 def test_shards_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
@@ -163,6 +166,7 @@ def test_shards_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     other = embeddings(tmp_path / "other", clustered(1300, 8, 3))
     with pytest.raises(ValueError, match="was trained with another index than .*other: train it again"):
         banks.build(tmp_path / "b", other, "ivfpq", Part(0, 2), tmp_path / "trained")
+    banks.build(tmp_path / "c", made, "ivfpq", Part(0, 2), tmp_path / "trained", 3)  # other probes: the same centres
     banks.build(tmp_path / "b", made, "exact", Part(0, 2))
     with pytest.raises(ValueError, match="1 of 2 shards of .* are not there: write 1/2 first"):
         banks.merge(tmp_path / "b")

@@ -115,6 +115,13 @@ def test_the_manifest_says_what_the_table_is_of(tmp_path: Path) -> None:
     assert documents.shape == scores.shape == (5, 2, 3)
 
 
+def test_neighbours_are_counted_by_the_first_query_of_each_document(tmp_path: Path) -> None:
+    made = store(tmp_path / "store", 3)
+    found = np.array([[[1, 2], [1, 2]], [[0, NONE], [NONE, NONE]], [[NONE, NONE], [0, 1]]], np.int64)
+    neighbours.write(tmp_path / "table", made, made, [(found, np.full(found.shape, 0.5))])
+    assert Neighbours(tmp_path / "table", made).counted() == (1.0, 1)
+
+
 def test_a_fifth_of_a_querys_tokens_is_dropped_and_the_rest_keeps_its_order() -> None:
     rng = np.random.default_rng(0)
     tokens_ = np.arange(50)

@@ -108,6 +108,22 @@ def test_a_run_on_other_data_is_left_alone_unless_it_is_to_begin_again(made, own
     assert made.names == ["one", "two", "three"]
 
 
+def test_to_begin_again_on_other_data_removes_all_that_was_there(own, tmp_path, monkeypatch):
+    monkeypatch.chdir(quickstart.ROOT)
+    monkeypatch.setattr(quickstart, "execute", lambda command: (_ for _ in ()).throw(KeyboardInterrupt))
+    run = tmp_path / "run"
+    (run / "stages").mkdir(parents=True)
+    for stage in Road(run, "cross", 15.0).stages():
+        stamp = {"fingerprint": "", "seconds": 1, "data": "the built-in world"}
+        (run / "stages" / f"{stage.name}.json").write_text(json.dumps(stamp))
+        for output in stage.outputs:
+            (run / output).parent.mkdir(exist_ok=True)
+            (run / output.replace("*", "text")).write_text("of the world")
+    with pytest.raises(SystemExit):  # stopped in its first stage
+        quickstart.follow(Road(run, "cross", 15.0, **own), fresh=True)
+    assert [p for p in run.rglob("*") if p.is_file()] == []
+
+
 @pytest.fixture
 def own(tmp_path):
     """Forty pictures with captions, and forty texts."""
@@ -192,6 +208,10 @@ def test_every_command_of_the_road_is_one_that_its_program_understands(own, tmp_
         for command in stage.commands():
             with pytest.raises(ParsedError):
                 quickstart.execute(command)
+            made = [Path(command[i + 1]) for i, word in enumerate(command) if word in ("--out", "--target")]
+            for path in made:  # so that it is removed, and made again, with its stage
+                patterns = [tmp_path / output for output in stage.outputs]
+                assert any(path.match(str(p)) or p in path.parents for p in patterns), (stage.name, path)
 
 
 def test_training_commands_scale_with_the_minutes_and_take_the_tokenizers_vocabulary(tmp_path, monkeypatch):
@@ -208,6 +228,13 @@ def test_training_commands_scale_with_the_minutes_and_take_the_tokenizers_vocabu
     assert run.out == str(tmp_path / "llm") and run.tokenizer == str(tmp_path / "tokenizer")
     assert [s.store for s in run.data.sources] == [str(tmp_path / "stores" / "text-train")]
     assert run.model.vocab_size == space.vocab_size and run.model.width == given.model.width
+
+
+def test_a_clip_is_trained_whole_however_short_the_road_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(quickstart.ROOT)
+    (stage,) = [stage for stage in Road(tmp_path, "cross", 0.1).stages() if stage.name == "clip"]
+    (command,) = stage.commands()
+    assert "--steps" not in command and "--optim.warmup" not in command
 
 
 def test_in_its_own_place_a_command_says_no_more_than_it_must(monkeypatch):

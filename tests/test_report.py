@@ -10,7 +10,7 @@ from PIL import Image
 from jam_jax import report, report_figures
 from jam_jax.chart import chart, ticks
 from jam_jax.evaluate import samples
-from jam_jax.evaluate.samples import FEW, OWN, THREE, Sample
+from jam_jax.evaluate.samples import FEW, OWN, THREE, Sample, Source
 
 
 def png(colour="red", side=32):
@@ -103,7 +103,8 @@ def test_the_tables_give_ratios_to_the_parents(run):
 
 def test_what_is_drawn_and_measured_behind_retrieved_documents_stands_beside(run, capsys):
     (run / "measured/fused_retrieving-captions.json").write_text(measured(1.5, 3.0, 2.4))
-    drawn = [Sample(f"a blue square {i}", (png("blue"),), right=i < 3, kind=FEW) for i in range(4)]
+    found = (Source(17, 0.8125, "a green square", png("green")), Source(3, 0.5, NASTY, b""))
+    drawn = [Sample(f"a blue square {i}", (png("blue"),), right=i < 3, kind=FEW, sources=found) for i in range(4)]
     samples.save(drawn, run / "samples/fused_retrieving")
     figures = report.write(run)
     assert figures["caption_perplexity"]["fused_retrieving"] == 2.4 and figures["graded"]["fused_retrieving"] == 75.0
@@ -119,6 +120,7 @@ def test_what_is_drawn_and_measured_behind_retrieved_documents_stands_beside(run
     assert header[-1] == "Fusion, behind retrieved documents" and table[0][1:] == ("75%", "100%", "75%")
     assert [line[-1] for line in table[1:]] == ["–", "–", "–"]
     page = (run / "report.html").read_text()
+    assert page.count("retrieved: document 17, 0.812: a green square") == 2 * 4 and NASTY not in page
     assert page.count('alt="drawn: a blue square') == 4 and "the parent’s it is, without retrieval" in page
     assert "2.40 (0.80x)" in capsys.readouterr().out
 
@@ -164,10 +166,11 @@ def test_samples_come_back_as_they_were(tmp_path):
     several = [
         Sample(NASTY, ("text", png(), "more"), fault="broken", wanted=2),
         Sample("c", (png("blue"),), right=True, kind=FEW, reference=png("green")),
+        Sample("s", (png(),), sources=(Source(1, 0.5, NASTY, png("green")), Source(2, 0.25, "t", b""))),
     ]
     samples.save(several, tmp_path / "kept", model="m")
     assert samples.load(tmp_path / "kept") == several
-    assert [s.as_asked for s in several] == [False, True]
+    assert [s.as_asked for s in several] == [False, True, True]
     with pytest.raises(ValueError, match="already exists"):
         samples.save(several, tmp_path / "kept")
 

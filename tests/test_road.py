@@ -67,10 +67,16 @@ def test_the_whole_road_leads_to_a_report(fusion, tmp_path, own, monkeypatch, ca
     assert figures["well_formed_percent"] is not None and figures["seconds"] > 0
     assert (figures["graded"]["fused"] is None) == (fusion == "width")  # own pictures have no grader
     if fusion != "width":
-        assert figures["caption_perplexity"]["fused_retrieving"] > 1
+        alone, behind = (
+            json.loads((road.run / f"measured/{name}-captions.json").read_text())
+            for name in ("fused", "fused_retrieving")
+        )
+        assert behind["neighbours"] == str(road.run / "neighbours/captions-test")
+        assert behind["nll"] != alone["nll"] and behind["targets"] == alone["targets"]
         assert figures["graded"]["fused_retrieving"] is not None
         kept = json.loads((road.run / "samples/fused_retrieving/samples.json").read_text())
         assert kept["retrieve"] == 2 and kept["bank"] == str(road.run / "bank")
+        assert any(sample["sources"] for sample in kept["samples"])
     assert "<svg" in (road.run / "report.html").read_text()
     measured = {p.stem: json.loads(p.read_text()) for p in (road.run / "measured").glob("*.json")}
     for parent, kind in (("llm", "text"), ("img", "captions")):  # what was exported and imported again is the same

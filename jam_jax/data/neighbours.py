@@ -61,6 +61,11 @@ class Neighbours:
         """How many queries were made of each document."""
         return self._documents.shape[1]
 
+    def counted(self) -> tuple[float, int]:
+        """How many neighbours a document's first query has in the mean, and how many documents have none."""
+        counts = (self._documents[:, 0] != NONE).sum(axis=1)
+        return float(counts.mean()), int((counts == 0).sum())
+
     def choose(self, documents: np.ndarray, query: int, count: int, limit: float) -> np.ndarray:
         """The best `count` neighbours of each document, int [n] → int64 [n, count], -1 where there are fewer.
 

@@ -1,8 +1,9 @@
 """Figures of a model: `python -m jam_jax.evaluate perplexity|zero-shot|choices|pictures|draw|answer|tables …`."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jam_jax import config, hosts
 from jam_jax.decode.settings import Settings, check_bank
@@ -14,6 +15,11 @@ from jam_jax.evaluate.tables import command as tables
 from jam_jax.evaluate.tables.command import Tables
 from jam_jax.evaluate.zero_shot import ZeroShot
 from jam_jax.machine import keep_freed_memory
+
+if TYPE_CHECKING:
+    from jam_jax.api import Answer as Answered
+    from jam_jax.api import Model
+    from jam_jax.evaluate.samples import Source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,12 +82,27 @@ def draw(options: Draw) -> None:
         found = finder(options.bank, "", model.space, options.retrieve)(texts)
     with progress.bar("draw", len(wanted)) as advance:
         answers = model.generate(texts, "picture", options.settings, options.seed, retrieved=found, advance=advance)
-    drawn = [world.marked(caption, _parts(a.parts)) for caption, a in zip(wanted, answers, strict=True)]
+    before = _sources(model, answers)
+    drawn = [
+        dataclasses.replace(world.marked(caption, _parts(a.parts)), sources=sources)
+        for caption, a, sources in zip(wanted, answers, before, strict=True)
+    ]
     about = {name: getattr(options, name) for name in ("settings", "model", "split", "seed", "retrieve", "bank")}
     samples.save(drawn, options.out, **about)
     for kind in (samples.FEW, samples.THREE):
         if (mark := samples.percent_right(drawn, kind)) is not None:
             print(f"{options.model}: {mark:.1f}% of the drawings of {kind} are right")
+
+
+def _sources(model: "Model", answers: "Sequence[Answered]") -> "list[tuple[Source, ...]]":
+    """The documents that stood before each prompt."""
+    from jam_jax.evaluate.samples import Source
+    from jam_jax.retrieval.sheet import read_hits
+
+    every = [(document.number, document.score, document.record) for a in answers for document in a.retrieved]
+    hits = iter(read_hits(model.tokenizer, every) if every else ())
+    read = (Source(hit.number, hit.score, hit.text, (*hit.pictures, b"")[0]) for hit in hits)
+    return [tuple(itertools.islice(read, len(a.retrieved))) for a in answers]
 
 
 def answer(options: Answer) -> None:

@@ -18,6 +18,16 @@ T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
+class Source:
+    """A document that was retrieved for a prompt."""
+
+    number: int  # in the bank
+    score: float  # inner product of the prompt's and the document's vectors
+    text: str
+    picture: bytes  # its first, PNG; empty for none
+
+
+@dataclasses.dataclass(frozen=True)
 class Sample:
     """What came of one prompt."""
 
@@ -28,6 +38,7 @@ class Sample:
     right: bool | None = None  # the grader's mark of the drawing, or of an answer's last one; None without a grader
     kind: str = ""  # of the caption: FEW, THREE or OWN; of an answer none
     reference: bytes = b""  # the real picture of the caption; empty where none is shown beside
+    sources: tuple[Source, ...] = ()  # that stood before it, in their order
 
     @property
     def pictures(self) -> int:
@@ -56,6 +67,10 @@ def save(samples: Sequence[Sample], directory: str | Path, **about: Any) -> None
             if sample.reference:
                 row["reference"] = f"{i:04d}-reference.png"
                 (aside / row["reference"]).write_bytes(sample.reference)
+            for j, source in enumerate(sample.sources):
+                row["sources"][j]["picture"] = f"{i:04d}-source-{j}.png" if source.picture else ""
+                if source.picture:
+                    (aside / row["sources"][j]["picture"]).write_bytes(source.picture)
             rows.append(row)
         values = {name: to_dict(value) for name, value in about.items()} | {"samples": rows}
         (aside / NAME).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
@@ -66,9 +81,12 @@ def load(directory: str | Path) -> list[Sample]:
     directory = Path(directory)
 
     def read(row: dict[str, Any]) -> Sample:
-        parts = (p if isinstance(p, str) else (directory / p["picture"]).read_bytes() for p in row["parts"])
-        reference = (directory / row["reference"]).read_bytes() if row["reference"] else b""
-        return Sample(**row | {"parts": tuple(parts), "reference": reference})
+        def picture(name: str) -> bytes:
+            return (directory / name).read_bytes() if name else b""
+
+        parts = tuple(part if isinstance(part, str) else picture(part["picture"]) for part in row["parts"])
+        sources = tuple(Source(**source | {"picture": picture(source["picture"])}) for source in row["sources"])
+        return Sample(**row | {"parts": parts, "reference": picture(row["reference"]), "sources": sources})
 
     return _read(directory, read)
 
@@ -78,7 +96,7 @@ def index(directory: str | Path) -> list[tuple[Sample, list[str]]]:
 
     def read(row: dict[str, Any]) -> tuple[Sample, list[str]]:
         files = [part["picture"] for part in row["parts"] if not isinstance(part, str)]
-        return Sample(**row | {"parts": (), "reference": b""}), files
+        return Sample(**row | {"parts": (), "reference": b"", "sources": ()}), files
 
     return _read(Path(directory), read)
 

@@ -1,7 +1,7 @@
 """What a fusion adds to its parents: weights that start at zero or one, or are drawn, a block of the file at a time.
 
-Drawn by NumPy, and each block from a seed of its own: any part is the same whoever asks for it, and takes no more than
-its own memory. XLA draws an array as a whole, and holds several times its size meanwhile.
+Drawn by NumPy, and each block from a seed of its own: any part is the same whoever asks for it, in the memory of
+a few blocks. XLA draws an array as a whole, and holds several times its size meanwhile.
 """
 
 import itertools

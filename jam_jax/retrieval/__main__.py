@@ -46,8 +46,13 @@ class Build:
     target: str  # directory of the bank
     # auto: exact up to a million documents, hnsw up to ten million, ivfpq beyond
     kind: Literal["auto", "exact", "hnsw", "ivfpq"] = "auto"
+    probes: int = 0  # lists of an ivfpq bank that a search looks into: more find more and take longer; 0: by its size
     trained: str = ""  # directory that `train` wrote, for the shards of an ivfpq bank
     shard: str = SHARD  # I/N: only part I of the parts 0 to N - 1, for N processes; the last to end merges them
+
+    def __post_init__(self) -> None:
+        if self.probes < 0:
+            raise ValueError(f"--probes must be 0 (by the number of documents) or more, got {self.probes}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +172,7 @@ def build(options: Build) -> None:
 
     kind = None if options.kind == "auto" else options.kind
     part = Part.parse(options.shard)
-    bank.build(options.target, Embeddings(options.embeddings), kind, part, options.trained)
+    bank.build(options.target, Embeddings(options.embeddings), kind, part, options.trained, options.probes)
     if absent := pieces.missing(options.target):
         print(f"{options.target}: {len(absent)} of {part.of} shards are not there yet")
     else:
@@ -180,6 +185,7 @@ def _tell(found: Any) -> None:
 
 def neighbours(options: Neighbours) -> None:
     """The `neighbours` command."""
+    from jam_jax.data import neighbours as neighbour_tables
     from jam_jax.data.parts import Part
     from jam_jax.data.retrieved import separates_texts
     from jam_jax.data.store import Store
@@ -200,7 +206,9 @@ def neighbours(options: Neighbours) -> None:
     last = not separates_texts(space)
     batches = table.rows(bank, encoder, store, found, numbers, **settings, picture_last=last)
     if table.write(options.target, store, bank, batches, part, settings):
-        print(f"{options.target}: up to {options.count} neighbours of {len(store)} documents in {options.bank}")
+        count, without = neighbour_tables.Neighbours(options.target, store).counted()
+        found_none = f", {without} of them without any" if without else ""
+        print(f"{options.target}: {count:.1f} neighbours of each of {len(store)} documents in the mean{found_none}")
 
 
 def merge(options: Merge) -> None:

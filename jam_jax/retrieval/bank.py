@@ -188,6 +188,7 @@ def build(
     kind: Kind | None = None,
     part: Part = Part(0, 1),
     trained: str | Path = "",
+    probes: int = 0,
 ) -> None:
     """Write one part of a bank of all documents of `embeddings`; `merge` makes the bank of the parts.
 
@@ -195,7 +196,7 @@ def build(
     own. ValueError for what the user can mend.
     """
     target, source = Path(target), embeddings.vectors
-    plan = indices.plan(len(source), source.width, kind)
+    plan = indices.plan(len(source), source.width, kind, probes)
     if part.of > len(source):
         raise ValueError(f"{embeddings.directory} has {len(source)} documents: {part.of} shards are too many")
     if plan.kind == "ivfpq" and part.of > 1 and not trained:
@@ -250,7 +251,7 @@ def train_index(target: str | Path, embeddings: Embeddings) -> Plan:
     plan = indices.plan(len(embeddings), embeddings.vectors.width, "ivfpq")
     with new_directory(target) as aside:
         indices.write(indices.train(plan, _sampled(plan, embeddings.vectors)), aside / indices.FILE)
-        pieces.save(aside, {"what": "trained index", "index": dataclasses.asdict(plan), **_of(embeddings)})
+        pieces.save(aside, {"what": "trained index", "index": _trained(plan), **_of(embeddings)})
     return plan
 
 
@@ -285,9 +286,14 @@ def _of(embeddings: Embeddings) -> dict[str, Any]:
     return {"encoder": held["encoder"]["fingerprint"], "store": held["store"]["identity"]}
 
 
+def _trained(plan: Plan) -> dict[str, Any]:
+    """What training decides of a plan: how many lists a search looks into it does not."""
+    return {name: value for name, value in dataclasses.asdict(plan).items() if name != "probes"}
+
+
 def _open_trained(trained: Path, embeddings: Embeddings, plan: Plan) -> Any:
     manifest = pieces.read(trained, "trained index", "make it with python -m jam_jax.retrieval train")
-    expected = {"what": "trained index", "index": dataclasses.asdict(plan), **_of(embeddings)}
+    expected = {"what": "trained index", "index": _trained(plan), **_of(embeddings)}
     if wrong := [name for name, value in expected.items() if manifest.get(name) != value]:
         raise ValueError(f"{trained} was trained with another {wrong[0]} than {embeddings.directory}: train it again")
     return indices.read(trained / indices.FILE)

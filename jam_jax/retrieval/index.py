@@ -47,20 +47,23 @@ class Plan:
     probes: int = 0  # lists that a search looks into
 
 
-def plan(documents: int, width: int, kind: Kind | None = None) -> Plan:
+def plan(documents: int, width: int, kind: Kind | None = None, probes: int = 0) -> Plan:
     """The index for so many documents, of a kind or of the one that suits their number.
 
-    ValueError if there are too few for codes.
+    `probes`: lists that a search looks into; 0: as many as found nine of ten on made-up vectors (docs/benchmarks.md).
+    ValueError if there are too few documents for codes, or probes for an index without lists.
     """
     suits: Kind = next((k for k, most in MOST.items() if documents <= most), "ivfpq")
     kind = kind or suits
     if kind != "ivfpq":
+        if probes:
+            raise ValueError(f"an index of the kind {kind} has no lists to look into: leave --probes out")
         return Plan(kind)
     if documents < LEAST:
         raise ValueError(f"an index of codes (ivfpq) needs {LEAST} documents or more, there are {documents}: use exact")
     lists = 1 << int(math.log2(max(1, min(4 * documents**0.5, documents / PER_LIST))))
     code = next(m for m in range(max(1, width // NUMBERS), 0, -1) if width % m == 0)
-    return Plan(kind, lists, code, max(1, round(min(lists, 4 + lists**0.5 / 10))))
+    return Plan(kind, lists, code, min(lists, probes or max(1, round(4 + lists**0.5 / 10))))
 
 
 def sample(plan: Plan, documents: int) -> np.ndarray:

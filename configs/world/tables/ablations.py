@@ -1,6 +1,6 @@
 """What the paper leaves open: how the new parts of a fusion start, and what trains first.
 
-    python -m jam_jax.evaluate tables --config configs/world/tables/ablations.py --root runs/tables --seeds 11 12 13 \
+    python -m jam_jax.evaluate tables --config configs/world/tables/ablations.py --root runs/tables --seeds 21 22 23 \
         --out runs/tables/ablations
 """
 
@@ -24,6 +24,7 @@ def get_config() -> Table:
             Row("New blocks at random", "{seed}/cross_2_blocks_random"),
             Row("Positions: the LLM's", "{seed}/cross_2_positions_llm"),
             Row("Positions: average", "{seed}/cross_2_positions_average"),
+            Row("Projection: average, positions: the LLM's", "{seed}/cross_2_project_average_positions_llm"),
             Row("Towers frozen for a quarter of the steps", "{seed}/cross_2_frozen"),
             Row("Width, copy", "{seed}/width_copy", parent=True),
             Row("Width, off-diagonal blocks zero", "{seed}/width_zero"),

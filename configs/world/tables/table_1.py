@@ -2,7 +2,7 @@
 
 The paper has six tasks; the world has one multiple choice, beside which the mean of the six stands.
 
-    python -m jam_jax.evaluate tables --config configs/world/tables/table_1.py --root runs/tables --seeds 11 12 13 \
+    python -m jam_jax.evaluate tables --config configs/world/tables/table_1.py --root runs/tables --seeds 21 22 23 \
         --out runs/tables/table_1
 """
 

@@ -1,6 +1,6 @@
 """Table 2 in miniature: what each fusion keeps of the image parent.
 
-    python -m jam_jax.evaluate tables --config configs/world/tables/table_2.py --root runs/tables --seeds 11 12 13 \
+    python -m jam_jax.evaluate tables --config configs/world/tables/table_2.py --root runs/tables --seeds 21 22 23 \
         --out runs/tables/table_2
 """
 

@@ -1,6 +1,6 @@
 """Table 3 in miniature: how JAM-Width starts.
 
-    python -m jam_jax.evaluate tables --config configs/world/tables/table_3.py --root runs/tables --seeds 11 12 13 \
+    python -m jam_jax.evaluate tables --config configs/world/tables/table_3.py --root runs/tables --seeds 21 22 23 \
         --out runs/tables/table_3
 """
 

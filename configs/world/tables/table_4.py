@@ -1,6 +1,6 @@
 """Table 4 in miniature: how often JAM-Cross has cross blocks.
 
-    python -m jam_jax.evaluate tables --config configs/world/tables/table_4.py --root runs/tables --seeds 11 12 13 \
+    python -m jam_jax.evaluate tables --config configs/world/tables/table_4.py --root runs/tables --seeds 21 22 23 \
         --out runs/tables/table_4
 """
 

@@ -1,6 +1,6 @@
 """Table 5 in miniature: instruction tuning with and without caption data.
 
-    python -m jam_jax.evaluate tables --config configs/world/tables/table_5.py --root runs/tables --seeds 11 12 13 \
+    python -m jam_jax.evaluate tables --config configs/world/tables/table_5.py --root runs/tables --seeds 21 22 23 \
         --out runs/tables/table_5
 """
 
