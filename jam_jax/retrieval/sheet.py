@@ -1,6 +1,7 @@
 """What was found, for people: a table, and a page with the pictures (a contact sheet)."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
@@ -39,13 +40,15 @@ def tokenizer_of(store: Store, directory: str = "") -> Tokenizer:
 
 
 def read_hits(tokenizer: Tokenizer, found: Iterable[tuple[int, float, Sequence[int] | np.ndarray]]) -> list[Hit]:
-    """(number, score, ids) of documents → what they say and show."""
+    """(number, score, ids) of documents → what they say and show; all pictures are decoded together."""
+    found = list(found)
+    readings = [tokenizer.read_document(ids) for _, _, ids in found]
+    codes = [picture for reading in readings for picture in reading.pictures]
+    drawn = map(png, tokenizer.decode_codes(np.stack(codes)) if codes else ())
     hits = []
-    for number, score, ids in found:
-        reading = tokenizer.read_document(ids)
+    for (number, score, _), reading in zip(found, readings, strict=True):
         text = " ".join(part for part in (reading.question, *reading.runs) if isinstance(part, str) and part)
-        drawn = tokenizer.decode_codes(np.stack(reading.pictures)) if reading.pictures else ()
-        hits.append(Hit(number, score, text.strip(), tuple(png(picture) for picture in drawn)))
+        hits.append(Hit(number, score, text.strip(), tuple(itertools.islice(drawn, len(reading.pictures)))))
     return hits
 
 
