@@ -4,7 +4,8 @@ Stands for ViT-B/32, which has seen photographs and none of these shapes: the sa
 
     python -m jam_jax.train --config configs/world/clip.py --out runs/quickstart/clip
 
-Some twenty seconds on two cores, most of which it reads and compiles. Expect nine of ten held-out pictures to find their own caption among 256.
+Some twenty seconds on two cores, most of which it reads and compiles. Expect nine of ten held-out pictures to find
+their own caption among 256.
 """
 
 from jam_jax.config import ClipConfig, Config, DataConfig, OptimConfig
