@@ -160,12 +160,15 @@ def _measure(options: Options, folder: Path, size: int, largest: int) -> None:
                 shutil.rmtree(target)
         seconds = statistics.median(run.seconds for run in runs)
         figures[name] = {"seconds": seconds, "read_gb": read / 1e9, "written_gb": written / 1e9}
-        figures[name] |= {"gb_per_second": read / 1e9 / seconds, "peak_mb": max(r.peak_bytes for r in runs) / 1e6}
-        figures[name]["of_copying"] = figures[name]["gb_per_second"] / figures["copy the files"]["gb_per_second"]
+        figures[name]["peak_mb"] = max(r.peak_bytes for r in runs) / 1e6
+        copied = figures["copy the files"]
+        for of, size in (("read", read), ("moved", read + written)):  # moved: read and written
+            figures[name][f"{of}_gb_per_second"] = size / 1e9 / seconds
+            figures[name][f"{of}_of_copying"] = figures[name][f"{of}_gb_per_second"] / copied[f"{of}_gb_per_second"]
     rows = [
         (
             *(name, f"{f['seconds']:.1f} s", f"{f['read_gb']:.1f} GB", f"{f['written_gb']:.1f} GB"),
-            *(f"{f['gb_per_second']:.2f} GB/s", f"{f['of_copying']:.2f}", f"{f['peak_mb']:,.0f} MB"),
+            *(f"{f['read_of_copying']:.2f}", f"{f['moved_of_copying']:.2f}", f"{f['peak_mb']:,.0f} MB"),
         )
         for name, f in figures.items()
     ]
@@ -173,7 +176,7 @@ def _measure(options: Options, folder: Path, size: int, largest: int) -> None:
     measure.report(
         f"a checkpoint of {size / 1e9:.1f} GB in {options.dtype}; largest tensor {largest / 1e6:.0f} MB, "
         f"so at most {bound:,.0f} MB",
-        ("", "time", "read", "written", "read per second", "of copying", "most memory"),
+        ("", "time", "read", "written", "read a second, of copying", "read and written, of copying", "most memory"),
         rows,
         {"options": dataclasses.asdict(options), "bound_mb": bound, "figures": figures},
         options.json,
