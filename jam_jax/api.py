@@ -21,6 +21,7 @@ from jam_jax.models.model import LanguageConfig
 from jam_jax.retrieval.prompts import Retrieved
 from jam_jax.tokens import TokenSpace
 
+ROWS = 64  # answers that are written at once at most, unless it is said
 Key = tuple[int, int]  # the two words of a random key
 
 
@@ -48,9 +49,17 @@ class Model:
 
     directory: Path
     config: LanguageConfig
-    params: dict  # nested dict of float32 arrays
+    _params: dict | None = dataclasses.field(repr=False)  # None: opened to decode alone
     precision: weights.Precision = "model"  # of the weights that it decodes with
+    # As few rows at once decode, or as many.
     _decoding: dict[bool, tuple[LanguageConfig, dict]] = dataclasses.field(default_factory=dict, repr=False)
+
+    @property
+    def params(self) -> dict:
+        """The parameters as they are stored, a nested dict of float32 arrays; ValueError if they were not kept."""
+        if self._params is None:
+            raise ValueError(f"{self.directory} was opened to decode alone: load it without rows for its parameters")
+        return self._params
 
     @functools.cached_property
     def space(self) -> TokenSpace:
@@ -63,14 +72,22 @@ class Model:
         return open_tokenizer(checkpoint.tokenizer_dir(self.directory))
 
     def decoding(self, rows: int) -> tuple[LanguageConfig, dict]:
-        """Its config and parameters as so many rows at once decode; made when they are first asked for."""
+        """Its config and parameters as so many rows at once decode; made when they are first asked for.
+
+        A model that was opened to decode alone has those of the rows that it was opened for, whatever the number.
+        """
         few = rows <= few_rows.MOST
+        if self._params is None:
+            (few,) = self._decoding
         if few not in self._decoding:
             self._decoding[few] = weights.prepare(self.config, self.params, self.precision, rows=rows)
         return self._decoding[few]
 
     def logits(self, tokens: np.ndarray | jax.Array) -> jax.Array:
-        """Tokens [B, T] int → logits [B, T, V] float32; ValueError for another shape, type or id, or too long a row."""
+        """Tokens [B, T] int → logits [B, T, V] float32.
+
+        ValueError for another shape, type or id, too long a row, or a model that was opened to decode alone.
+        """
         ids = np.asarray(tokens)
         if ids.ndim != 2 or not np.issubdtype(ids.dtype, np.integer):
             raise ValueError(f"tokens must be integers [B, T], got {ids.dtype} {list(ids.shape)}")
@@ -97,7 +114,7 @@ class Model:
         retrieved: Sequence[Sequence[Retrieved]] | None = None,
         samples: int = 1,
         keys: Sequence[Key] | None = None,
-        rows: int = 64,
+        rows: int = ROWS,
         advance: Callable[[int], None] | None = None,
     ) -> list[Answer]:
         """Answer, draw, describe, fill or go on with every prompt; the same seed gives the same documents.
@@ -128,7 +145,7 @@ class Model:
         retrieved: Sequence[Sequence[Retrieved]] | None = None,
         samples: int = 1,
         keys: Sequence[Key] | None = None,
-        rows: int = 64,
+        rows: int = ROWS,
         every: int = 0,
     ) -> Iterator[dict[int, Answer]]:
         """`generate` while it goes on: after `every` so many tokens what the running answers have, by number.
@@ -238,13 +255,18 @@ class _Asked:
     keys: np.ndarray  # uint32 [answers, 2]
 
 
-def load(directory: str | Path, precision: weights.Precision = "model") -> Model:
+def load(directory: str | Path, precision: weights.Precision = "model", *, rows: int | None = None) -> Model:
     """Open a model directory, to decode with weights of a precision (`decode.weights`).
 
+    With `rows` it is opened to decode alone, best so many rows at once: its parameters are read one by one and kept
+    once, as they decode; otherwise they are kept as they are stored, and beside them as they decode.
     ValueError if it is missing, damaged, or holds no language model.
     """
     config = model.require_language(checkpoint.read_model_config(directory), str(directory))
-    return Model(Path(directory), config, checkpoint.load_model(directory)[1], precision)
+    if rows is None:
+        return Model(Path(directory), config, checkpoint.load_model(directory)[1], precision)
+    ready = weights.prepare_leaves(config, checkpoint.open_leaves(directory)[1], precision, rows=rows)
+    return Model(Path(directory), config, None, precision, {rows <= few_rows.MOST: ready})
 
 
 def for_mode(space: TokenSpace, settings: Settings, mode: Mode) -> Settings:

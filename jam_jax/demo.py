@@ -24,7 +24,7 @@ def main(args: Sequence[str] | None = None) -> None:
     from jam_jax import demo_page
 
     keep_programs()
-    model = jam_jax.load(options.model, options.precision)
+    model = jam_jax.load(options.model, options.precision, rows=1)
     model.tokenizer  # noqa: B018  what is missing is told before the page is there
     find = None
     if options.retrieve:

@@ -79,10 +79,12 @@ def main(args: Sequence[str] | None = None) -> None:
     config.check_seed(options.seed)
     import jam_jax
     from jam_jax.checkpoint import new_directory
+    from jam_jax.decode import engine
 
     keep_programs()
     settings = Settings(**{f.name: getattr(options, f.name) for f in dataclasses.fields(Settings)})
-    model = jam_jax.load(options.model, options.precision)
+    rows = engine.batch(1 if options.chat else len(asked) * options.samples, options.rows)
+    model = jam_jax.load(options.model, options.precision, rows=rows)
     about: dict[str, Any] = {"model": options.model, "mode": options.mode, "seed": options.seed}
     about |= {"precision": options.precision, "settings": dataclasses.asdict(settings)}
     find = None

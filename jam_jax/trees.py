@@ -19,6 +19,18 @@ def like(template: dict[str, Any], flat: dict[str, Any], prefix: str = "") -> di
     }
 
 
+def nested(flat: dict[str, Any]) -> dict[str, Any]:
+    """Leaves by path as a tree, without dicts that have no leaves."""
+    tree: dict[str, Any] = {}
+    for path, value in flat.items():
+        *outer, name = path.split("/")
+        inside = tree
+        for key in outer:
+            inside = inside.setdefault(key, {})
+        inside[name] = value
+    return tree
+
+
 def part(tree: dict[str, Any], chosen: frozenset[str], prefix: str = "") -> dict[str, Any]:
     """The leaves of some paths alone, nested as before; the tree itself if that is all of them."""
     if prefix == "" and chosen >= set(paths(tree)):

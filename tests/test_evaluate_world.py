@@ -89,7 +89,7 @@ class Parrot:
 
 
 def test_the_commands_keep_what_was_drawn_and_answered(dataset, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(api, "load", lambda directory: Parrot())
+    monkeypatch.setattr(api, "load", lambda directory, *, rows: Parrot())
     source = ["--captions", str(dataset / "captions"), "--count", "8"]
     command.main(["draw", "--model", "m", *source, "--out", str(tmp_path / "drawn")])
     drawn = samples.load(tmp_path / "drawn")

@@ -19,13 +19,14 @@ from jam_jax.config import DecoderConfig
 from jam_jax.data.retrieved import before
 from jam_jax.data.store import Store
 from jam_jax.data.tokenizers import open_tokenizer
-from jam_jax.decode import engine, infill, prompts
+from jam_jax.decode import engine, infill, prompts, weights
 from jam_jax.decode.settings import Settings
 from jam_jax.models import model
 from jam_jax.retrieval import __main__ as retrieval
 from jam_jax.retrieval.bank import Bank
 from jam_jax.retrieval.encode import Encoder
 from jam_jax.retrieval.prompts import finder
+from jam_jax.trees import paths
 from tests import banks
 from tests.banks import random_params
 from tests.models import make_model
@@ -149,6 +150,43 @@ def test_weights_of_eight_bits_answer_too(directory: Path) -> None:
     assert np.dtype("int8") in {leaf.dtype for leaf in jax.tree.leaves(small.decoding(1)[1]["layers"][0]["ffn"])}
     (answer,) = small.generate(["a red circle"], "picture", seed=1)
     assert len(answer.pictures) == 1
+
+
+@pytest.mark.parametrize("precision", ["model", "int8"])
+def test_a_model_to_decode_alone_answers_the_same_from_weights_kept_once(
+    directory: Path, precision: weights.Precision
+) -> None:
+    config = checkpoint.read_model_config(directory)
+    stored = {leaf.shape for path, leaf in paths(checkpoint.shapes(config)).items() if path.startswith("layers/")}
+    before = {id(array) for array in jax.live_arrays()}
+    alone = jam_jax.load(directory, precision, rows=2)
+    kept = [array for array in jax.live_arrays() if id(array) not in before]
+    assert not stored & {array.shape for array in kept}, "a stack as it is stored"
+    ready = jax.tree.leaves(alone.decoding(2))
+    assert sum(array.nbytes for array in kept) == sum(leaf.nbytes for leaf in ready if isinstance(leaf, jax.Array))
+    whole = jam_jax.load(directory, precision)
+    asked: list[prompts.Prompt] = ["a red circle", "a blue"]
+    for mode in ("answer", "picture", "text"):
+        settings = Settings(max_images=1, max_new_tokens=40)
+        found, expected = (m.generate(asked, mode, settings, seed=3) for m in (alone, whole))
+        assert [a.ids for a in found] == [a.ids for a in expected]
+    for refused in (lambda: alone.params, lambda: alone.logits(np.ones((1, 2), int))):
+        with pytest.raises(ValueError, match="was opened to decode alone: load it without rows"):
+            refused()
+    assert alone.decoding(64) is alone.decoding(1)
+
+
+def test_the_command_keeps_the_weights_once(directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[int | None] = []
+
+    def load(directory: str, precision: weights.Precision = "model", *, rows: int | None = None) -> Model:
+        opened.append(rows)
+        return api.load(directory, precision, rows=rows)
+
+    monkeypatch.setattr(jam_jax, "load", load, raising=False)
+    args = ["--model", str(directory), "--prompt", "a red", "a", "b", "--mode", "text", "--max-new-tokens", "2"]
+    generate.main([*args, "--samples", "2", "--rows", "4", "--out", str(tmp_path / "out")])
+    assert opened == [4]
 
 
 def test_logits_are_those_of_the_model(loaded: Model) -> None:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jam_jax import streaming
 from jam_jax.decode import engine, score, weights
 from jam_jax.models import model
 from tests.tiny import CROSS, DECODER, FAMILIES, forward, randomise
@@ -35,6 +36,26 @@ def test_prepared_parameters_compute_the_same(name: str) -> None:
     config, ready = weights.prepare(MODELS[name], params)
     assert config == MODELS[name] and weights.is_ready(ready) and not weights.is_ready(params)
     np.testing.assert_allclose(logits(config, ready), forward(config, params, TOKENS)[0], atol=2e-4)
+
+
+@pytest.mark.parametrize("precision", ["model", "int8"])
+@pytest.mark.parametrize("rows", [1, None])
+@pytest.mark.parametrize("name", ["gemma", "biased", "cross"])
+def test_leaves_read_one_by_one_are_prepared_to_the_bit(
+    name: str, rows: int | None, precision: weights.Precision
+) -> None:
+    params = randomise(model.init(MODELS[name], jax.random.key(0)))
+
+    def leaf(array: jax.Array) -> streaming.Leaf:
+        """A leaf that is read in two blocks, as one on disk may have to be."""
+        whole = streaming.of_array(array)
+        return dataclasses.replace(whole, block=(-(-whole.shape[0] // 2), *whole.shape[1:]))
+
+    config, ready = weights.prepare_leaves(MODELS[name], jax.tree.map(leaf, params), precision, rows=rows)
+    expected = weights.prepare(MODELS[name], params, precision, rows=rows)
+    assert config == expected[0] and weights.is_ready(ready)
+    jax.tree.map(np.testing.assert_array_equal, ready, expected[1])
+    assert jax.tree.structure(ready) == jax.tree.structure(expected[1])
 
 
 @pytest.mark.parametrize("name", ["cm3leon", "cross"])

@@ -10,10 +10,13 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import SequenceKey
 
+from jam_jax import trees
 from jam_jax.config import CrossConfig, DecoderConfig
-from jam_jax.models import few_rows
+from jam_jax.models import few_rows, model
 from jam_jax.models.model import LanguageConfig
+from jam_jax.streaming import Leaf
 
 # Of the weights: the config's dtype, or another; int8 is of the weights alone, activations stay in the config's.
 Precision = Literal["model", "float32", "bfloat16", "int8"]
@@ -21,6 +24,7 @@ Precision = Literal["model", "float32", "bfloat16", "int8"]
 # Matrices by name → how many of their first axes they are multiplied over; the rest have a step each in 8 bits.
 MATRICES = {**dict.fromkeys(("q", "k", "v", "up", "gate", "down", "project"), 1), "o": 2}
 TABLES = ("tokens", "unembed")  # a row per id; multiplied over their last axis
+STACKS = ("layers", "llm", "img", "cross")  # under these a leaf holds all layers
 TOP = 127  # the largest 8-bit value in use, so that both signs have the same
 
 
@@ -44,10 +48,53 @@ def prepare(
     bfloat16 computes in it too. int8 keeps every matrix as int8 with one float32 step for each of its outputs.
     `rows` that decode at once, if few, let a CPU keep matrices in strands; a mesh takes whole ones.
     """
+    config, form = _asked(config, precision, rows)
+    return config, _prepare(config, form, params)
+
+
+def prepare_leaves(
+    config: LanguageConfig, leaves: dict, precision: Precision = "model", *, rows: int | None = None
+) -> tuple[LanguageConfig, dict]:
+    """`prepare` of parameters that are read when they are asked for (`streaming.Leaf`), to the bit.
+
+    What is in memory at any time is what decodes, and a block of a stored stack, or the tables together, of which the
+    outputs' layout is made. Raises what reading a leaf raises.
+    """
+    config, form = _asked(config, precision, rows)
+    flat = trees.paths(leaves)
+    tables = {path: leaf for path, leaf in flat.items() if path.split("/")[0] not in STACKS}
+    found = _ready(config, form, {path: leaf.whole() for path, leaf in tables.items()})
+    for path in flat.keys() - tables.keys():
+        found |= _stack(config, form, path, flat[path])
+    whole = jax.eval_shape(functools.partial(_prepare, config, form), model.shapes(config))
+    return config, jax.tree_util.tree_map_with_path(lambda path, _: found[path], whole)
+
+
+def _stack(config: LanguageConfig, form: _Form, path: str, leaf: Leaf) -> dict[tuple, jax.Array]:
+    """A leaf of a stack as it decodes, by keys as in the whole; read as it lies on disk, then layer by layer."""
+    found = {}
+    for first in range(0, leaf.shape[0], leaf.block[0]):
+        rest = (slice(0, length) for length in leaf.shape[1:])
+        block = leaf.read((slice(first, min(first + leaf.block[0], leaf.shape[0])), *rest))
+        for layer in range(len(block)):
+            for keys, array in _ready(config, form, {path: block[layer : layer + 1]}).items():
+                at = next(i for i, key in enumerate(keys) if isinstance(key, SequenceKey))
+                found[(*keys[:at], SequenceKey(first + layer), *keys[at + 1 :])] = array
+    return found
+
+
+def _ready(config: LanguageConfig, form: _Form, stored: dict[str, Any]) -> dict[tuple, jax.Array]:
+    """The tables, or one layer of a leaf of a stack, as they decode, by their keys."""
+    values = {path: jnp.asarray(value, jnp.float32) for path, value in stored.items()}
+    ready = jax.block_until_ready(_prepare(config, form, trees.nested(values)))
+    return dict(jax.tree_util.tree_leaves_with_path(ready))
+
+
+def _asked(config: LanguageConfig, precision: Precision, rows: int | None) -> tuple[LanguageConfig, _Form]:
     if precision in ("float32", "bfloat16"):
         config = _with_dtype(config, precision)
     strands = rows is not None and rows <= few_rows.MOST and jax.default_backend() == "cpu"
-    return config, _prepare(config, _Form(config.decoders[0].dtype, precision == "int8", strands), params)
+    return config, _Form(config.decoders[0].dtype, precision == "int8", strands)
 
 
 def _with_dtype(config: LanguageConfig, dtype: Any) -> LanguageConfig:
@@ -59,22 +106,27 @@ def _with_dtype(config: LanguageConfig, dtype: Any) -> LanguageConfig:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _prepare(config: LanguageConfig, form: _Form, params: dict) -> dict:
-    def one_by_one(stacked: dict, count: int) -> tuple[dict, ...]:
+    """Of all parameters, or of some: of all outside the stacks, or some layers of one of the stacks' leaves."""
+
+    def one_by_one(stacked: dict) -> tuple[dict, ...]:
+        leaves = jax.tree.leaves(stacked)
+        count = len(leaves[0]) if leaves else 0
         return tuple(_formed(form, jax.tree.map(lambda leaf, i=i: leaf[i], stacked)) for i in range(count))
 
-    kept = {name: value for name, value in params.items() if name not in ("layers", "llm", "img", "cross")}
+    kept = {name: value for name, value in params.items() if name not in STACKS}
     found = _formed(form, kept)
-    if form.strands:
+    if form.strands and kept:
         # The table of the outputs is read along its ids, that of the inputs row by row: two layouts, even if tied.
         held, name = (found, "unembed") if "unembed" in found else (found["embed"], "tokens")
         found |= {"head": few_rows.split(held[name].T, 1)}
         found |= {"head_step": held[name + "_step"]} if form.eight_bits else {}
         found = {name: value for name, value in found.items() if not name.startswith("unembed")}
     if isinstance(config, DecoderConfig):
-        return found | {"layers": one_by_one(params["layers"], config.layers)}
+        return found | {"layers": one_by_one(params.get("layers", {}))}
     for name in ("llm", "img"):
-        found[name] = {"layers": one_by_one(params[name]["layers"], config.img.layers)}
-    return found | {"cross": {name: one_by_one(tree, config.cross_blocks) for name, tree in params["cross"].items()}}
+        found[name] = {"layers": one_by_one(params.get(name, {}).get("layers", {}))}
+    blocks = params.get("cross", {})
+    return found | {"cross": {name: one_by_one(tree) for name, tree in blocks.items()}}
 
 
 def _formed(form: _Form, tree: dict) -> dict:

@@ -70,10 +70,11 @@ def _check_count(count: int) -> None:
 def draw(options: Draw) -> None:
     """The `draw` command."""
     from jam_jax import api, progress
+    from jam_jax.decode import engine
     from jam_jax.evaluate import samples, world
 
-    model = api.load(options.model)
     wanted = world.captions(options.captions, options.split, options.count)
+    model = api.load(options.model, rows=engine.batch(len(wanted), api.ROWS))
     texts = [caption.text for caption in wanted]
     found = None
     if options.bank:
@@ -108,10 +109,11 @@ def _sources(model: "Model", answers: "Sequence[Answered]") -> "list[tuple[Sourc
 def answer(options: Answer) -> None:
     """The `answer` command."""
     from jam_jax import api, progress
+    from jam_jax.decode import engine
     from jam_jax.evaluate import samples, world
 
-    model = api.load(options.model)
     wanted = world.questions(options.questions, options.split, options.count)
+    model = api.load(options.model, rows=engine.batch(len(wanted), api.ROWS))
     texts = [question.text for question in wanted]
     with progress.bar("answer", len(wanted)) as advance:
         answers = model.generate(texts, "answer", options.settings, options.seed, advance=advance)
