@@ -15,7 +15,7 @@ from tests.tiny import CROSS, DECODER, FAMILIES, forward, randomise
 from tests.uncached import CONFIGS, GUIDED, JAM, PARAMS, PROMPTS, TINY
 
 TOKENS = jax.random.randint(jax.random.key(3), (2, 12), 0, DECODER.vocab_size)
-MODELS = {**FAMILIES, "cross": CROSS}
+MODELS = {**FAMILIES, "cross": CROSS, "no cross blocks": dataclasses.replace(CROSS, every=0)}
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -40,7 +40,7 @@ def test_prepared_parameters_compute_the_same(name: str) -> None:
 
 @pytest.mark.parametrize("precision", ["model", "int8"])
 @pytest.mark.parametrize("rows", [1, None])
-@pytest.mark.parametrize("name", ["gemma", "biased", "cross"])
+@pytest.mark.parametrize("name", ["gemma", "biased", "cross", "no cross blocks"])
 def test_leaves_read_one_by_one_are_prepared_to_the_bit(
     name: str, rows: int | None, precision: weights.Precision
 ) -> None:
@@ -49,7 +49,7 @@ def test_leaves_read_one_by_one_are_prepared_to_the_bit(
     def leaf(array: jax.Array) -> streaming.Leaf:
         """A leaf that is read in two blocks, as one on disk may have to be."""
         whole = streaming.of_array(array)
-        return dataclasses.replace(whole, block=(-(-whole.shape[0] // 2), *whole.shape[1:]))
+        return dataclasses.replace(whole, block=((whole.shape[0] + 1) // 2, *whole.shape[1:]))
 
     config, ready = weights.prepare_leaves(MODELS[name], jax.tree.map(leaf, params), precision, rows=rows)
     expected = weights.prepare(MODELS[name], params, precision, rows=rows)

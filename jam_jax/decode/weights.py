@@ -64,8 +64,9 @@ def prepare_leaves(
     flat = trees.paths(leaves)
     tables = {path: leaf for path, leaf in flat.items() if path.split("/")[0] not in STACKS}
     found = _ready(config, form, {path: leaf.whole() for path, leaf in tables.items()})
-    for path in flat.keys() - tables.keys():
-        found |= _stack(config, form, path, flat[path])
+    for path, leaf in flat.items():
+        if path not in tables and leaf.size:  # no layers, no blocks
+            found |= _stack(config, form, path, leaf)
     whole = jax.eval_shape(functools.partial(_prepare, config, form), model.shapes(config))
     return config, jax.tree_util.tree_map_with_path(lambda path, _: found[path], whole)
 
