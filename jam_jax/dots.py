@@ -42,7 +42,8 @@ def dots(title: str, rows: Mapping[str, Sequence[float]], marks: Mapping[str, fl
     parts = [f'<text x="4" y="14" class="title">{html.escape(title)}</text>']
     for tick in xs:
         parts.append(f'<path d="M{place(tick):.1f} {TOP}V{bottom}" class="grid"/>')
-        parts.append(f'<text x="{place(tick):.1f}" y="{bottom + 14}" text-anchor="middle">{tick:g}</text>')
+        anchor = "end" if place(tick) + LETTER * len(f"{tick:g}") / 2 > WIDTH else "middle"
+        parts.append(f'<text x="{place(tick):.1f}" y="{bottom + 14}" text-anchor="{anchor}">{tick:g}</text>')
     for colour, (name, x) in zip(itertools.cycle(COLOURS[1:]), lines.items(), strict=False):
         parts.append(
             f'<path d="M{place(x):.1f} {TOP}V{bottom}" stroke="{colour}" stroke-dasharray="4 3">'
