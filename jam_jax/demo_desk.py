@@ -126,7 +126,8 @@ class Desk:
         assert answer is not None
         about = {"model": self.options.model, "mode": MODES[asked.mode], "seed": int(asked.seed)}
         about |= {"precision": self.options.precision, "settings": dataclasses.asdict(settings)}
-        note = f"{len(answer.ids)} tokens, {len(answer.pictures)} pictures, seed {int(asked.seed)}"
+        drawn = len(answer.pictures)
+        note = f"{len(answer.ids)} tokens, {drawn} picture{'s' * (drawn != 1)}, seed {int(asked.seed)}"
         note += f". It is not well formed: {answer.fault}" if answer.fault else ""
         about |= {"bank": self.options.bank, "retrieve": self.options.retrieve} if self._find else {}
         yield document_html(_shown(answer)), stood, note, str(self.pack(answer, about))

@@ -35,7 +35,7 @@ def test_an_answer_streams_and_is_packed(desk: demo_desk.Desk) -> None:
     assert len(turns) > 3
     assert [path for *_, path in turns[:-1]] == [None] * (len(turns) - 1)
     body, _, note, path = turns[-1]
-    assert body.count("<img") == 1 and note.startswith("17 tokens, 1 pictures, seed 0")
+    assert body.count("<img") == 1 and note.startswith("17 tokens, 1 picture, seed 0")
     with zipfile.ZipFile(str(path)) as packed:
         assert sorted(packed.namelist()) == ["answer-1-picture-1.png", "answers.json", "answers.md", "index.html"]
         record = json.loads(packed.read("answers.json"))
