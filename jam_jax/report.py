@@ -52,6 +52,7 @@ def body(found: Found) -> str:
     header, table = marks(found)
     if table:
         parts.append("<h2>What it can do</h2>" + table_html(header, table))
+        parts.append('<p class="note">Right: in shapes, colours and places; sizes are not counted.</p>')
     if found.answers:
         parts.append(
             f"<h2>Illustrated answers</h2><div class='answers'>{''.join(map(_answer, found.answers[:ANSWERS]))}</div>"

@@ -139,6 +139,7 @@ def test_the_page_stands_alone_and_escapes_what_it_shows(run):
     assert not [s for s in re.findall(r'(?:src|href)="([^"]*)"', page) if not s.startswith("data:image/png;base64,")]
     assert page.count('class="document"') == report.ANSWERS
     assert page.count("✓ right") == 10 + report.ANSWERS and "it breaks off" not in page  # twelve answers only
+    assert "sizes are not counted" in page
     assert page.count("<svg") == 1 and "Text parent, loss" in page
 
 
