@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jam_jax import checkpoint, streaming, tokens
+from jam_jax import checkpoint, tokens
 from jam_jax import config as configs
 from jam_jax.config import CrossConfig
 from jam_jax.data.sentencepiece_text import train_text_tokenizer
@@ -266,21 +266,6 @@ def test_new_cross_blocks_start_as_the_models_own(name: str, identity: bool) -> 
         np.testing.assert_allclose(ours.std(), theirs.std(), rtol=0.05)
         np.testing.assert_allclose(np.abs(ours).max(), np.abs(theirs).max(), rtol=0.15)
         np.testing.assert_allclose(ours.mean(), theirs.mean(), atol=0.05 * theirs.std() + 1e-12)
-
-
-def test_any_part_of_a_drawn_leaf_is_what_the_whole_has_there_and_no_two_are_alike() -> None:
-    draw = new_weights.normal(1.0, 3.0)
-    leaf = new_weights.leaf("a", (3, 11, 7), draw, 5, (1, 4, 7))
-    all_of_it = leaf.whole()
-    assert np.abs(all_of_it).max() <= 3
-    for part in ((slice(0, 3), slice(3, 9), slice(1, 6)), (slice(1, 2), slice(4, 8), slice(0, 7)), (slice(2, 3),) * 3):
-        np.testing.assert_array_equal(leaf.read(part), all_of_it[part])
-    for index in streaming.blocks(leaf):
-        np.testing.assert_array_equal(leaf.read(index), all_of_it[index])
-    assert len(np.unique(all_of_it)) == all_of_it.size  # blocks differ
-    same, seed, path = (new_weights.leaf(p, (3, 11, 7), draw, s, (1, 4, 7)) for p, s in (("a", 5), ("a", 6), ("b", 5)))
-    np.testing.assert_array_equal(same.whole(), all_of_it)
-    assert all(np.abs(other.whole() - all_of_it).min() > 0 for other in (seed, path))
 
 
 def test_a_random_projection_has_the_originals_spread() -> None:

@@ -126,17 +126,11 @@ def init_cross(key: jax.Array, config: CrossConfig) -> Params:
     """All new cross blocks, stacked; nothing where there are none."""
     if not config.cross_blocks:
         return {}
-    blocks = jnp.arange(config.cross_blocks)
-    towers = {"llm": config.llm, "img": config.img}
+    fold, blocks = jax.random.fold_in, jnp.arange(config.cross_blocks)
     return {
-        name: jax.vmap(lambda i, name=name, c=c: init_cross_block(cross_key(key, name, i), c))(blocks)
-        for name, c in towers.items()
+        name: jax.vmap(lambda block, i=i, tower=tower: init_cross_block(fold(fold(key, i), block), tower))(blocks)
+        for i, (name, tower) in enumerate((("llm", config.llm), ("img", config.img)))
     }
-
-
-def cross_key(key: jax.Array, tower: str, block: int | jax.Array) -> jax.Array:
-    """The key of one new cross block."""
-    return jax.random.fold_in(jax.random.fold_in(key, ("llm", "img").index(tower)), block)
 
 
 def init_cross_block(key: jax.Array, config: DecoderConfig) -> Params:
