@@ -6,12 +6,15 @@ import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from jam_jax import config, hosts, tokens
 from jam_jax.convert.families import Exportable, Importable
 from jam_jax.convert.vocabulary import Grammars
 from jam_jax.trees import paths
+
+if TYPE_CHECKING:
+    from jam_jax.convert import rules
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +42,10 @@ class Export:
     source: str  # model directory, or a training run's
     target: str  # directory to make; must not exist, or be empty
     family: Exportable = "opt"  # whose layout to write
+    # Model directory of the image tokenizer (import --family vqgan) that goes into an export of chameleon; empty: the
+    # one in the model's tokenizer, if there is one; none: leave it out, as transformers forbids image codes in the
+    # output of a model that reads pictures
+    image_tokenizer: str = ""
 
 
 def import_model(
@@ -91,19 +98,24 @@ def _tokenizer(
     return vocabulary.of_checkpoint(source, tokenizer, grammar, model.vocab_size)
 
 
-def export_model(source: str | Path, target: str | Path, family: Exportable = "opt") -> None:
+def export_model(
+    source: str | Path, target: str | Path, family: Exportable = "opt", image_tokenizer: str | Path = ""
+) -> None:
     """Write a model directory as a checkpoint of another system; its tokenizer comes along.
 
-    One that came from another system lies where transformers finds it, one made here in `tokenizer/`.
+    One that came from another system lies where transformers finds it, one made here in `tokenizer/`. Chameleon's
+    image tokenizer goes into the same files (`Export.image_tokenizer`).
 
     ValueError if that system has no such model, or if the target exists and is not empty.
     """
     from jam_jax import checkpoint
-    from jam_jax.convert import families, rules, writers
+    from jam_jax.convert import families, readers, rules, writers
     from jam_jax.convert.families import clip, clip_settings, metaseq, vqgan
 
     source, target = Path(source), Path(target)
     checkpoint.check_vacant(target)
+    if image_tokenizer and family != "chameleon":
+        raise ValueError(f"--image-tokenizer is for --family chameleon, and {family} has no place for it: leave it out")
     ours = checkpoint.read_model_config(source)
     if family == "vqgan":
         settings = vqgan.write_config(ours)
@@ -131,9 +143,50 @@ def export_model(source: str | Path, target: str | Path, family: Exportable = "o
     writer = families.writer(family)
     theirs = writer.write_config(ours, tokens.load(kept) if kept else None)
     assert isinstance(ours, config.DecoderConfig)
-    _, leaves = checkpoint.open_leaves(source)
-    writers.write_hugging_face(target, theirs, rules.Exported(writer.table(ours), leaves), tokenizer=kept)
-    print(f"{target}  {theirs['architectures'][0]}{', with its tokenizer' if kept else ''}")
+    files = [rules.Exported(writer.table(ours), checkpoint.open_leaves(source)[1])]
+    about = ", with its tokenizer" if kept else ""
+    images = _image_tokenizer(kept, str(image_tokenizer)) if family == "chameleon" else None
+    if images:
+        changes, weights = _reading_pictures(images, kept)
+        theirs |= changes | {"torch_dtype": writers.type_of(files[0])}  # most of the weights are the language model's
+        files.append(weights)
+        about += f", with the image tokenizer {images}"
+    writers.write_hugging_face(target, theirs, readers.Files(files), tokenizer=kept)
+    print(f"{target}  {theirs['architectures'][0]}{about}")
+    if images:
+        print(
+            "transformers reads pictures with it and forbids its codes in what the model writes; the tensors of its "
+            "decoder, for which transformers has no use, are listed there as unexpected"
+        )
+    elif family == "chameleon" and image_tokenizer != "none":
+        print(
+            "no image tokenizer: transformers fills in a random one, and what it reads in a picture means nothing; "
+            "--image-tokenizer DIR writes one (import --family vqgan)"
+        )
+
+
+def _image_tokenizer(kept: Path | None, named: str) -> Path | None:
+    """The image tokenizer that goes into an export: the one named, or the one in the model's tokenizer."""
+    if named:
+        return Path(named) if named != "none" else None
+    return kept / "image" if kept and (kept / "image").is_dir() else None
+
+
+def _reading_pictures(images: Path, kept: Path | None) -> tuple[dict[str, Any], "rules.Exported"]:
+    """What config.json says of an image tokenizer inside a Chameleon with the tokenizer `kept`, and its weights."""
+    from jam_jax import checkpoint
+    from jam_jax.convert.families import chameleon_pictures
+    from jam_jax.data import tokenizers
+
+    if kept is None:
+        raise ValueError(
+            f"the model has no tokenizer that says which ids the codes of {images} have: import it with --tokenizer"
+        )
+    ours = checkpoint.read_model_config(images)
+    settings = chameleon_pictures.write_config(ours, tokens.load(kept), str(images))
+    assert isinstance(ours, config.VqganConfig)
+    weights = chameleon_pictures.weights(ours, checkpoint.open_leaves(images)[1])
+    return {"vq_config": settings, "vocabulary_map": tokenizers.vocabulary_map(kept)}, weights
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -146,7 +199,7 @@ def main(args: Sequence[str] | None = None) -> None:
             options.source, options.target, options.family, options.resolution, options.tokenizer, options.grammar
         )
     else:
-        export_model(options.source, options.target, options.family)
+        export_model(options.source, options.target, options.family, options.image_tokenizer)
     print(f"{time.monotonic() - start:.1f} s")
 
 

@@ -38,7 +38,7 @@ def write_hugging_face(
     """
     shards = list(_shards(weights, shard_bytes))
     # What transformers and servers load the weights as, unless they are told otherwise.
-    config = config | {"torch_dtype": str(common_dtype(weights.dtype(name) for name in weights.names()))}
+    config = {"torch_dtype": type_of(weights)} | config
     where: dict[str, str] = {}
     with checkpoint.new_directory(target) as aside, progress.bar("export", len(weights.names())) as advance:
         (aside / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -154,6 +154,11 @@ def _write_safetensors(path: Path, weights: Weights, names: list[str], advance: 
         for name in names:
             file.write(np.ascontiguousarray(weights.read(name)).reshape(-1).view(np.uint8).data)
             advance()
+
+
+def type_of(weights: Weights) -> str:
+    """The one type of all weights, or float32."""
+    return str(common_dtype(weights.dtype(name) for name in weights.names()))
 
 
 def _shards(weights: Weights, limit: int) -> Iterator[list[str]]:

@@ -22,7 +22,7 @@ from jam_jax.data.image_tokenizer import ImageTokenizer, load_vqgan
 from jam_jax.data.reading import Reading, is_text, read
 from jam_jax.data.sentencepiece_text import SentencePieceText
 from jam_jax.data.text_tokenizers import TextTokenizer
-from jam_jax.tokens import CODE, TokenSpace
+from jam_jax.tokens import CODE, SPECIAL, TokenSpace
 
 OWN = "text.model"  # a SentencePiece model trained here
 DOCUMENTS, CHARACTERS = 1024, 1 << 20  # that are encoded at once: books take no more memory than captions
@@ -64,6 +64,24 @@ def names(directory: str | Path) -> list[str | None]:
     for code, i in enumerate(space.image_ids):
         found[i] = found[i] or grammars.CHAMELEON_CODES.name(code)
     return found
+
+
+def vocabulary_map(directory: str | Path) -> dict[str, int]:
+    """What Chameleon in transformers finds a picture's ids by: the names of the codes, and of what stands for them.
+
+    `<image>` stands in a prompt for each code of a picture. In Meta's own file it is a reserved token, to which
+    transformers gives that name; in a vocabulary without either it is the first token that no document holds.
+    ValueError if the directory is damaged or has no such token.
+    """
+    space, known = tokens.load(directory), names(directory)
+    said: set[int | None] = {space.start_of_image, space.end_of_image, space.start, space.pad}
+    said |= {space.end_of_document, space.end_of_infill, *space.picture_layout, *space.picture_closers}
+    said |= {*space.sentinel_ids, *space.question_end, *space.blank}
+    held = [known.index(name) for name in ("<image>", "<reserved08707>") if name in known]
+    held += [i for i, kind in enumerate(space.modality) if kind == SPECIAL and i not in said]
+    if not held:
+        raise ValueError(f"tokenizer {directory} has no token that could stand for a picture, such as <image>")
+    return {"<image>": held[0]} | {grammars.CHAMELEON_CODES.name(code): i for code, i in enumerate(space.image_ids)}
 
 
 def open_tokenizer(directory: str | Path) -> "Tokenizer":

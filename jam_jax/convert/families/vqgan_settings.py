@@ -160,6 +160,18 @@ def write_yaml(config: VqganConfig) -> dict[str, Any]:
     return {"model": {"target": f"taming.models.vqgan.{'GumbelVQ' if gumbel else 'VQModel'}", "params": params}}
 
 
+def write_chameleon(config: VqganConfig, what: str) -> dict[str, Any]:
+    """Chameleon's `vq_config` for a config of ours; ValueError, with `what` for its name, for what it cannot say."""
+    for name, only in (("codes_by", "nearest"), ("groups", GROUPS)):
+        if (value := getattr(config, name)) != only:
+            raise ValueError(
+                f"{what} has {name}={value!r}, and Chameleon's image tokenizer in transformers has {name}={only!r} "
+                "alone: --image-tokenizer none leaves it out"
+            )
+    values = {theirs: getattr(config, ours) for theirs, ours in CHAMELEON.items()}
+    return CHAMELEON_ONLY | {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()} | {"dropout": 0.0}
+
+
 def _translate(
     values: dict[str, Any], names: dict[str, str], only: dict[str, Any], training: tuple[str, ...], path: Path
 ) -> VqganConfig:
