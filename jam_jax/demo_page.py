@@ -10,12 +10,16 @@ from jam_jax.demo_desk import NAMES, Asked, Desk
 from jam_jax.html import DOCUMENT_STYLE
 from jam_jax.retrieval.sheet import STYLE as SHEET_STYLE
 
-# Documents in the colours of Gradio's theme, light or dark, whichever the visitor has chosen.
+# Documents in the colours of Gradio's theme, light or dark, whichever the visitor has chosen. On the line about the
+# answer Gradio would fade the text of who waits, cut off the place in the queue, and lay "Error" over what went wrong.
 STYLE = """
 .gradio-container { --ink: var(--body-text-color); --soft: var(--body-text-color-subdued);
   --line: var(--border-color-primary); --card: var(--block-background-fill); }
 .gradio-container main { width: 100%; max-width: 60rem; margin: 0 auto; }
-#note { min-height: 1.6rem; } #answer .document { margin: 0; }
+#note { min-height: 1.6rem; } #note .pending { opacity: 1; } #answer .document { margin: 0; }
+#note [data-testid=status-tracker] { overflow: visible; }
+#note [data-testid=status-tracker] > :not(.progress-text) { display: none; }
+#note .progress-text { transform: none; padding: var(--block-padding); background: none; font: inherit; }
 .fault { color: var(--error-text-color); background: var(--error-background-fill); border-radius: .4rem;
   border: 1px solid var(--error-border-color); padding: .5rem .8rem; overflow-wrap: anywhere; }
 """
@@ -51,10 +55,11 @@ def build(desk: Desk) -> Any:
         sources = gradio.HTML(elem_id="sources")
         triggers = [ask.click, question.submit]
         gradio.on(triggers, None, None, note, js=f"() => '{WAITING}'", queue=False)
-        # Gradio's own sign of progress would lie over the answer, and blink with every part of it.
+        # Gradio's own sign of progress says the place in the queue. It stands on the line about the answer: over the
+        # answer it would lie, and blink with every part of it.
         running = gradio.on(
-            triggers, respond, inputs, [out, sources, note, download], trigger_mode="once", show_progress="hidden",
-            concurrency_limit=1,
+            triggers, respond, inputs, [out, sources, note, download], trigger_mode="once", concurrency_limit=1,
+            show_progress="minimal", show_progress_on=note,
         )  # fmt: skip
         running.failure(None, note, note, js=REFUSED, queue=False)
         stop.click(None, note, note, js=STOPPED, cancels=running)

@@ -157,8 +157,9 @@ def test_an_answer_that_streams_is_not_covered(tab: browser.Tab, slow: Slow) -> 
               const y = box.top + box.height / 2;
               const seen = [.1, .5, .9].map(x => document.elementFromPoint(box.left + x * box.width, y));
               const signs = [...document.querySelectorAll('[data-testid=status-tracker]')];
+              const hidden = e => !e.checkVisibility({opacityProperty: true, visibilityProperty: true});
               return [seen.every(e => e.closest('#answer .document')),
-                signs.every(e => !e.checkVisibility({opacityProperty: true, visibilityProperty: true}))];
+                signs.every(e => e.closest('#note') ? !e.innerText : hidden(e))];
             })()"""
         )
         assert found == [True, True], found
@@ -199,6 +200,33 @@ def test_what_is_written_is_legible_and_fits_a_narrow_window(
     assert tab.run("document.documentElement.scrollWidth <= innerWidth")
     slow.go.set()
     tab.wait(f"/tokens, 0 pictures, seed 0/.test({NOTE})")
+
+
+@needs_browser
+def test_a_visitor_who_waits_sees_the_place_in_the_queue(tab: browser.Tab, slow: Slow, address: str) -> None:
+    from gradio_client import Client
+
+    client = Client(address, verbose=False)
+    jobs = [client.submit(*dataclasses.astuple(ASKED), api_name="/respond")]
+    deadline = time.monotonic() + 30
+    while not slow.parts:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    jobs.append(client.submit(*dataclasses.astuple(ASKED), api_name="/respond"))
+    time.sleep(0.5)
+    ask(tab, "after two others")
+    tab.wait(f"/queue: 2\\/2[^]*Waiting/.test({NOTE})")
+    drawn = "(e => [e.clientHeight > 10, getComputedStyle(e.parentElement).overflow])"
+    assert tab.run(f"{drawn}(document.querySelector('#note .progress-text'))") == [True, "visible"]
+    assert tab.run("getComputedStyle(document.querySelector('#note .pending')).opacity") == "1"
+    slow.go.set()
+    assert slow.ended.wait(20)
+    slow.go.clear()
+    tab.wait(f"/queue: 1\\/1/.test({NOTE})")
+    slow.go.set()
+    tab.wait(f"/^\\d+ tokens, 0 pictures, seed 0$/.test({NOTE})")
+    for job in jobs:
+        job.result(timeout=60)
 
 
 @needs_browser
