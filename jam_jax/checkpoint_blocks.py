@@ -4,8 +4,11 @@ What is written is an array like any other to whoever restores it. Every process
 """
 
 import asyncio
+import contextlib
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,10 +16,11 @@ import orbax.checkpoint as ocp
 import tensorstore as ts
 from orbax.checkpoint import type_handlers
 
-from jam_jax import streaming
-from jam_jax.streaming import Index, Leaf
+from jam_jax import disk, streaming
+from jam_jax.streaming import BLOCK_BYTES, Index, Leaf
 
-IN_FLIGHT = 2  # blocks that are written while the next is made: more would only take memory
+IN_FLIGHT = 3  # blocks that are read or written at a time, of large ones one is read: more would only take memory
+RELEASE = disk.EVERY // BLOCK_BYTES  # blocks after which the files of finished ones are released
 DATA_FILE_BYTES = 2**31  # Orbax's own choice
 
 
@@ -37,6 +41,10 @@ class LeafHandler(type_handlers.NumpyHandler):
         super().__init__(deepcopy_host_arrays=False)
         self.advance = advance
         self.failure: Exception | None = None
+        self.finished = 0  # blocks
+        self.released: set[Path] = set()  # files
+        self.grown: set[Path] = set()  # files to release the next time
+        self.large = asyncio.Lock()
 
     async def serialize(
         self,
@@ -48,16 +56,16 @@ class LeafHandler(type_handlers.NumpyHandler):
         return [ocp.future.CommitFutureAwaitingContractedSignals(self._write(values, infos), name="leaves")]
 
     async def _write(self, leaves: Sequence[Leaf], infos: Sequence[type_handlers.ParamInfo]) -> None:
-        pending: deque[Any] = deque()
+        pending: deque[asyncio.Task] = deque()
         try:
             for leaf, info in zip(leaves, infos, strict=True):
                 await self._write_leaf(leaf, info, pending)
             while pending:
-                await self._finish(pending)
+                await pending.popleft()
         finally:  # of a save that failed
             await asyncio.gather(*pending, return_exceptions=True)
 
-    async def _write_leaf(self, leaf: Leaf, info: type_handlers.ParamInfo, pending: deque[Any]) -> None:
+    async def _write_leaf(self, leaf: Leaf, info: type_handlers.ParamInfo, pending: deque[asyncio.Task]) -> None:
         process, processes = jax.process_index(), jax.process_count()
         await info.await_path_creation()
         spec = type_handlers.get_json_tspec_write(
@@ -71,20 +79,33 @@ class LeafHandler(type_handlers.NumpyHandler):
         )
         spec["metadata"]["chunks"] = leaf.block
         array = await ts.open(ts.Spec(spec), create=True, open=True, context=info.ts_context)
+        base = spec["kvstore"]["base"]
+        files = Path(base["path"]) / "d" if base["driver"] == "file" else None
         for index in list(streaming.blocks(leaf))[process::processes]:
-            try:
-                block = leaf.read(index)
-            except Exception as error:
-                self.failure = error
-                raise
-            write = array[index].write(block, can_reference_source_data_indefinitely=True)
-            pending.append(write)
-            while len(pending) > IN_FLIGHT:
-                await self._finish(pending)
+            pending.append(asyncio.create_task(self._write_block(leaf, index, array, files)))
+            while len(pending) >= IN_FLIGHT:
+                await pending.popleft()
 
-    async def _finish(self, pending: deque[Any]) -> None:
-        await pending.popleft()
+    async def _write_block(self, leaf: Leaf, index: Index, array: Any, files: Path | None) -> None:
+        large = math.prod(i.stop - i.start for i in index) * leaf.dtype.itemsize > BLOCK_BYTES
+        try:
+            async with self.large if large else contextlib.nullcontext():
+                block = await asyncio.to_thread(leaf.read, index)
+        except Exception as error:
+            self.failure = self.failure or error
+            raise
+        await array[index].write(block, can_reference_source_data_indefinitely=True)
         self.advance()
+        self.finished += 1
+        if files is not None and self.finished % RELEASE == 0:
+            self._release(files)
+
+    def _release(self, files: Path) -> None:
+        """Release the files that were there the last time, and are finished now."""
+        for path in self.grown:
+            disk.release(path)
+        self.released |= self.grown
+        self.grown = set(files.iterdir()) - self.released
 
     async def deserialize(
         self, infos: Sequence[type_handlers.ParamInfo], args: Sequence[ocp.RestoreArgs] | None = None

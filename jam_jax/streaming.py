@@ -26,7 +26,8 @@ class Leaf:
 
     shape: tuple[int, ...]
     dtype: np.dtype
-    read: Callable[[Index], np.ndarray]  # the values of a part; what it gives is not written to
+    # The values of a part; what it gives is not written to. Several threads may ask at a time
+    read: Callable[[Index], np.ndarray]
     block: tuple[int, ...]  # the shape of the parts that it is best read in
 
     @property

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -16,6 +17,7 @@ from jam_jax.config import CrossConfig
 from jam_jax.data.sentencepiece_text import train_text_tokenizer
 from jam_jax.fuse import compatibility, cross, new_weights, rows, uniform, width
 from jam_jax.fuse.__main__ import Command, Cross, Width, main
+from jam_jax.fuse.rows import TABLES
 from jam_jax.models import cross as model_cross
 from jam_jax.models import model
 from jam_jax.trees import paths
@@ -351,6 +353,25 @@ def test_any_part_of_the_projection_is_what_the_whole_has_there() -> None:
     whole_of_it, part = fused["project"].whole(), (slice(20, 31), slice(3, 9))
     np.testing.assert_array_equal(fused["project"].read(part), whole_of_it[part])
     assert fused["project"].dtype == whole_of_it.dtype == np.float32
+
+
+@pytest.mark.parametrize("project", ["average", "random"])
+def test_new_weights_have_the_parents_type_or_float32_where_they_have_several(project: cross.Project) -> None:
+    config = dataclasses.replace(DECODER, vocab_size=SPACE.vocab_size)
+
+    def kinds(llm: type, img: type) -> dict[str, np.dtype]:
+        one, other = (
+            leaves(jax.tree.map(lambda a, kind=kind: np.asarray(a, kind), parent(config, i)))
+            for i, kind in enumerate((llm, img))
+        )
+        _, fused = cross.fuse(config, config, one, other, SPACE, project=project)
+        return {path: leaf.whole().dtype for path, leaf in paths(fused).items() if path not in TABLES}
+
+    half, single = np.dtype(ml_dtypes.bfloat16), np.dtype(np.float32)
+    assert set(kinds(ml_dtypes.bfloat16, ml_dtypes.bfloat16).values()) == {half}
+    mixed = kinds(ml_dtypes.bfloat16, np.float32)
+    assert {kind for path, kind in mixed.items() if path.startswith("cross/") or path == "project"} == {single}
+    assert {kind for path, kind in mixed.items() if path.startswith("llm/")} == {half}
 
 
 def test_positions_are_the_image_parents_the_llms_or_their_average() -> None:

@@ -21,6 +21,7 @@ FLOORS = [
             "tokens",
             "trees",
             "streaming",
+            "disk",
             "machine",
             "hosts",
             "progress",

@@ -80,7 +80,7 @@ def import_model(
     print(f"{target}  {count:,} parameters from {source}{about}")
     if parent.beside:
         print(parent.beside)
-    if odd := list(weights.not_finite):
+    if odd := weights.not_finite:
         such = f"{', '.join(odd[:3])}{f' and {len(odd) - 3} more' if len(odd) > 3 else ''}"
         warnings.warn(f"{source} holds infinities or what is not a number, imported as they are: {such}", stacklevel=2)
 

@@ -17,6 +17,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from jam_jax import disk
 from jam_jax.convert import pickles, torchscript
 from jam_jax.convert.readers import Weights
 from jam_jax.streaming import Leaf
@@ -57,9 +58,11 @@ def save(path: Path, contents: Any, advance: Callable[[], Any] = lambda: None) -
 
         small("data.pkl", file.getvalue())
         small("byteorder", sys.byteorder.encode())
+        growing = disk.Growing(path)
         for i, leaf in enumerate(pickler.leaves):
             with record(f"data/{i}", leaf.size * leaf.dtype.itemsize) as out:
                 out.write(np.ascontiguousarray(leaf.whole()).reshape(-1).view(np.uint8).data)
+            growing.wrote(leaf.size * leaf.dtype.itemsize)
             advance()
         small("version", b"3\n")
 

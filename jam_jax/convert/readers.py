@@ -7,6 +7,7 @@ Opening reads headers only. A name that two files hold is given twice, so that t
 import json
 import re
 import reprlib
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -119,6 +120,7 @@ class Tensors:
     # What has been read of a mapped file counts as this process's memory until the file is closed, and a checkpoint may
     # have hundreds: all that are open share one allowance. Files that cannot be mapped are in memory anyway.
     mapped: ClassVar["weakref.WeakSet[Tensors]"] = weakref.WeakSet()
+    reading: ClassVar = threading.Lock()  # blocks are read in threads, and none may close what another reads
 
     def __init__(self, load: Callable[[], Any], path: Path) -> None:
         self.load, self.path = load, path
@@ -160,12 +162,13 @@ class Tensors:
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """The tensor, or some of its rows, as numpy."""
-        if sum(file.taken for file in self.mapped) > RELEASE_BYTES:
-            self._release()
-        tensor = self._tensors()[name]
-        found = pickles.to_numpy(tensor[start:stop] if tensor.ndim else tensor)
-        self.taken += found.nbytes
-        return found
+        with self.reading:
+            if sum(file.taken for file in self.mapped) > RELEASE_BYTES:
+                self._release()
+            tensor = self._tensors()[name]
+            found = pickles.to_numpy(tensor[start:stop] if tensor.ndim else tensor)
+            self.taken += found.nbytes
+            return found
 
     def _release(self) -> None:
         """Close files until half of the allowance is free; the most used first, since those closed are opened anew."""
@@ -206,7 +209,12 @@ class Watched:
 
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
-        self.not_finite: dict[str, None] = {}  # in the order of reading
+        self.found: set[str] = set()
+
+    @property
+    def not_finite(self) -> list[str]:
+        """Those found so far, in the order of the names."""
+        return [name for name in self.names() if name in self.found]
 
     def names(self) -> list[str]:
         """Those of the weights."""
@@ -224,7 +232,7 @@ class Watched:
         """The values as they are."""
         values = self.weights.read(name, start, stop)
         if not all_finite(values):
-            self.not_finite[name] = None
+            self.found.add(name)
         return values
 
 

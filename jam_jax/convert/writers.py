@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from jam_jax import checkpoint, progress
+from jam_jax import checkpoint, disk, progress
 from jam_jax.convert import archive_writer, pickles, vocabulary
 from jam_jax.convert.readers import DTYPES, Weights
 from jam_jax.streaming import common_dtype, of_array
@@ -151,8 +151,9 @@ def _write_safetensors(path: Path, weights: Weights, names: list[str], advance: 
     text += b" " * (-len(text) % 8)  # the values begin at a multiple of eight
     with _named(path), path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
+        growing = disk.Growing(path)
         for name in names:
-            file.write(np.ascontiguousarray(weights.read(name)).reshape(-1).view(np.uint8).data)
+            growing.wrote(file.write(np.ascontiguousarray(weights.read(name)).reshape(-1).view(np.uint8).data))
             advance()
 
 

@@ -63,21 +63,26 @@ def normal(std: float, cut: float = math.inf) -> Draw:
     return draw
 
 
-def leaf(path: str, shape: tuple[int, ...], start: Start, seed: int, block: tuple[int, ...] = ()) -> Leaf:
-    """A leaf that starts so, float32, in blocks of `block` (by default `block_of`); its path is part of the seed."""
+def leaf(
+    path: str, shape: tuple[int, ...], start: Start, seed: int, dtype: np.dtype = FLOAT, block: tuple[int, ...] = ()
+) -> Leaf:
+    """A leaf that starts so, in blocks of `block` (by default `block_of`); its path is part of the seed.
+
+    In another type than float32 it holds the same numbers, rounded.
+    """
     block = block or block_of(shape, FLOAT)
     if not callable(start):
-        number = np.float32(start)
-        return Leaf(shape, FLOAT, lambda index: np.full([i.stop - i.start for i in index], number), block)
+        return Leaf(shape, dtype, lambda index: np.full([i.stop - i.start for i in index], start, dtype), block)
 
     def drawn(place: tuple[int, ...]) -> np.ndarray:
-        rng = np.random.default_rng((seed, zlib.crc32(path.encode()), *place))
+        fastest = np.random.SFC64((seed, zlib.crc32(path.encode()), *place))
+        rng = np.random.Generator(fastest)
         size = (min(step, length - step * i) for i, step, length in zip(place, block, shape, strict=True))
-        return start(rng, tuple(size))
+        return start(rng, tuple(size)).astype(dtype, copy=False)
 
     def read(index: Index) -> np.ndarray:
         ranges = [range(i.start // step, -(-i.stop // step)) for i, step in zip(index, block, strict=True)]
-        out = np.empty([i.stop - i.start for i in index], FLOAT)
+        out = np.empty([i.stop - i.start for i in index], dtype)
         for place in itertools.product(*ranges):
             origin = [i * step for i, step in zip(place, block, strict=True)]
             values = drawn(place)
@@ -90,4 +95,4 @@ def leaf(path: str, shape: tuple[int, ...], start: Start, seed: int, block: tupl
             out[there] = values[here]
         return out
 
-    return Leaf(shape, FLOAT, read, block)
+    return Leaf(shape, dtype, read, block)

@@ -1,0 +1,85 @@
+"""How leaves are written: several blocks at a time, of large ones one, and nothing of them stays in memory."""
+
+import dataclasses
+import threading
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from jam_jax import checkpoint, checkpoint_blocks, disk
+from jam_jax.models import model
+from jam_jax.streaming import Index, Leaf
+from tests.tiny import DECODER, leaves, randomise
+
+PARAMS = randomise(model.shapes(DECODER))
+
+
+def watched(leaf: Leaf, read: threading.Semaphore, most: list[int]) -> Leaf:
+    """A leaf that notes how many of its blocks are read at a time."""
+    inside: list[None] = []
+
+    def slow(index: Index) -> np.ndarray:
+        inside.append(None)
+        most.append(len(inside))
+        read.acquire(timeout=0.1)  # long enough for another to come
+        inside.pop()
+        return leaf.read(index)
+
+    return dataclasses.replace(leaf, read=slow, block=(8, *leaf.shape[1:]))
+
+
+@pytest.mark.parametrize(("large", "most"), [(False, checkpoint_blocks.IN_FLIGHT), (True, 1)])
+def test_blocks_are_read_side_by_side_unless_they_are_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: bool, most: int
+) -> None:
+    tree, seen = leaves(PARAMS), []
+    tree["embed"]["tokens"] = watched(tree["embed"]["tokens"], threading.Semaphore(0), seen)
+    monkeypatch.setattr(checkpoint_blocks, "BLOCK_BYTES", 1 if large else 2**20)
+    checkpoint.save_leaves(tmp_path / "m", DECODER, tree)
+    assert max(seen) == most
+    _, found = checkpoint.load_model(tmp_path / "m")
+    jax.tree.map(np.testing.assert_array_equal, found, PARAMS)
+
+
+def test_finished_files_are_released_once_each_and_hold_what_they_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released: list[Path] = []
+
+    def release(path: Path) -> None:
+        released.append(path)
+        real(path)
+
+    real = disk.release
+    monkeypatch.setattr(disk, "release", release)
+    monkeypatch.setattr(checkpoint_blocks, "RELEASE", 1)
+    checkpoint.save_leaves(tmp_path / "m", DECODER, leaves(PARAMS))
+    assert len(released) == len(set(released)) >= len(jax.tree.leaves(PARAMS)) - checkpoint_blocks.IN_FLIGHT - 1
+    _, found = checkpoint.load_model(tmp_path / "m")
+    jax.tree.map(np.testing.assert_array_equal, found, PARAMS)
+
+
+def test_a_growing_file_is_released_whenever_it_has_grown_by_so_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    monkeypatch.setattr(disk, "EVERY", 100)
+    monkeypatch.setattr(disk, "release", lambda path: sizes.append(path.stat().st_size))
+    with (tmp_path / "f").open("wb", buffering=0) as file:
+        growing = disk.Growing(tmp_path / "f")
+        for _ in range(10):
+            growing.wrote(file.write(bytes(40)))
+    assert sizes == [120, 240, 360]
+
+
+def test_a_released_file_is_the_same_and_where_the_system_cannot_nothing_happens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"abc" * 5000)
+    disk.release(path)
+    assert path.read_bytes() == b"abc" * 5000
+    monkeypatch.delattr(disk.os, "posix_fadvise", raising=False)
+    disk.release(tmp_path / "missing")
