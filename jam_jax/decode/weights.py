@@ -94,8 +94,7 @@ def _ready(config: LanguageConfig, form: _Form, stored: dict[str, Any]) -> dict[
 def _asked(config: LanguageConfig, precision: Precision, rows: int | None) -> tuple[LanguageConfig, _Form]:
     if precision in ("float32", "bfloat16"):
         config = _with_dtype(config, precision)
-    strands = rows is not None and rows <= few_rows.MOST and jax.default_backend() == "cpu"
-    return config, _Form(config.decoders[0].dtype, precision == "int8", strands)
+    return config, _Form(config.decoders[0].dtype, precision == "int8", few_rows.suit(rows))
 
 
 def _with_dtype(config: LanguageConfig, dtype: Any) -> LanguageConfig:

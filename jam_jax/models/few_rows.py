@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 STRANDS = 8
-MOST = 16  # rows; XLA multiplies more of them faster than this does
+MOST = 4  # rows; XLA multiplies more of them faster than this does
 
 
 @jax.tree_util.register_dataclass
@@ -57,6 +57,11 @@ def split(matrix: jax.Array, inner: int) -> Strands | jax.Array:
         return matrix
     parts = matrix.reshape(rows // STRANDS, STRANDS, -1)
     return Strands(tuple(parts[:, j] for j in range(STRANDS)), shape[:inner], shape[inner:])
+
+
+def suit(rows: int | None) -> bool:
+    """Whether strands are best for so many rows at once: a few, on a CPU."""
+    return rows is not None and rows <= MOST and jax.default_backend() == "cpu"
 
 
 def suited(params: Any, rows: int) -> Any:
