@@ -11,7 +11,7 @@ RNG = np.random.default_rng(0)
 MATRIX = RNG.normal(0, 1, (4, 6, 10)).astype(np.float32)  # 24 rows, of 8 strands of 3
 
 
-@pytest.mark.parametrize("rows", [1, 2, 3, 8])
+@pytest.mark.parametrize("rows", [1, 2, 3, few_rows.MOST])
 @pytest.mark.parametrize("inner", [1, 2])
 def test_strands_multiply_as_the_matrix(rows: int, inner: int) -> None:
     matrix = MATRIX if inner == 2 else MATRIX.reshape(24, 5, 2)
@@ -41,6 +41,12 @@ def test_a_row_does_not_depend_on_the_one_that_rides_along() -> None:
     together = strands.times(jnp.asarray(x))
     for row in range(4):
         np.testing.assert_array_equal(strands.times(jnp.asarray(x[row : row + 1]))[0], together[row])
+
+
+def test_columns_are_those_of_the_matrix() -> None:
+    x = jnp.asarray(RNG.normal(0, 1, (2, 4, 6)), jnp.float32)
+    strands = few_rows.split(jnp.asarray(MATRIX), 2)
+    np.testing.assert_array_equal(strands.columns(3, 8).times(x), strands.times(x)[:, 3:8])
 
 
 def test_more_rows_and_odd_matrices_take_the_whole() -> None:

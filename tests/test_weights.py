@@ -11,6 +11,7 @@ import pytest
 from jam_jax import streaming
 from jam_jax.decode import engine, score, weights
 from jam_jax.models import model
+from jam_jax.models.cached import Wanted
 from tests.tiny import CROSS, DECODER, FAMILIES, forward, randomise
 from tests.uncached import CONFIGS, GUIDED, JAM, PARAMS, PROMPTS, TINY
 
@@ -28,6 +29,21 @@ def paths(tree: dict) -> dict[str, jax.Array]:
     """Leaves by path, through tuples of layers too."""
     flat = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {"/".join(str(getattr(k, "key", getattr(k, "idx", k))) for k in path): leaf for path, leaf in flat}
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+@pytest.mark.parametrize(("image", "other"), [(True, False), (False, True), (True, True)])
+def test_logits_that_are_not_wanted_are_not_computed_and_the_others_are_the_same(
+    precision: weights.Precision, image: bool, other: bool
+) -> None:
+    config, ready = weights.prepare(DECODER, randomise(model.shapes(DECODER)), precision, rows=1)
+    step = jax.jit(model.forward, static_argnums=0)
+    asked = (config, ready, TOKENS[:1, :1], jnp.zeros((1, 1), jnp.int32), model.empty_cache(config, 1, 4))
+    first, last = 7, 20
+    found, _ = step(*asked, Wanted(first, last, jnp.bool_(image), jnp.bool_(other)))
+    codes = np.isin(np.arange(DECODER.vocab_size), np.arange(first, last))
+    expected = np.where(codes & image | ~codes & other, step(*asked)[0], -np.inf)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["gemma", "biased", "cross"])

@@ -9,12 +9,13 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jam_jax import sampling
 from jam_jax.decode import state as states
 from jam_jax.decode.state import Numbers, State
 from jam_jax.models import model
-from jam_jax.models.cached import Parts
+from jam_jax.models.cached import Parts, Wanted
 from jam_jax.models.model import LanguageConfig
 from jam_jax.tokens import CODE, IMAGE, TEXT, TokenSpace
 
@@ -31,7 +32,8 @@ class Program:
 def step(program: Program, params: dict, numbers: Numbers, state: State) -> State:
     """The next token of every row, without guidance."""
     tokens, positions = _last(state)
-    logits, cache = model.forward(program.config, params, tokens[:, None], positions[:, None], state.cache)
+    wanted = _wanted(program.space, state)
+    logits, cache = model.forward(program.config, params, tokens[:, None], positions[:, None], state.cache, wanted)
     return _choose(program, numbers, dataclasses.replace(state, cache=cache), logits[:, 0])
 
 
@@ -44,7 +46,8 @@ def guided_step(program: Program, params: dict, numbers: Numbers, state: State) 
     tokens = jnp.concatenate([tokens, other])
     positions = jnp.concatenate([positions, second_position(program.space, state)])
     joined = jax.tree.map(Parts, state.cache, state.second)
-    logits, joined = model.forward(program.config, params, tokens[:, None], positions[:, None], joined)
+    wanted = _wanted(program.space, state)
+    logits, joined = model.forward(program.config, params, tokens[:, None], positions[:, None], joined, wanted)
     cache, second = (
         jax.tree.map(lambda parts, i=i: parts[i], joined, is_leaf=lambda x: isinstance(x, Parts)) for i in range(2)
     )
@@ -55,6 +58,15 @@ def guided_step(program: Program, params: dict, numbers: Numbers, state: State) 
 def second_position(space: TokenSpace, state: State) -> jax.Array:
     """int32 [B]: where the last token of every row stands in the unconditional stream."""
     return state.prefix + jnp.where(states.draws(space, state), state.place - 1, 0)
+
+
+def _wanted(space: TokenSpace, state: State) -> Wanted | None:
+    """Which logits the rows choose from; None, all of them, where a vocabulary has other ids between the pictures'."""
+    ids = np.sort(space.image_ids)
+    if not len(ids) or ids[-1] - ids[0] >= len(ids):
+        return None
+    code, alive = states.chooses_code(space, state), state.phase != states.ENDED
+    return Wanted(int(ids[0]), int(ids[-1]) + 1, jnp.any(alive & code), jnp.any(alive & ~code))
 
 
 def _last(state: State) -> tuple[jax.Array, jax.Array]:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jam_jax.config import CrossConfig, DecoderConfig
 from jam_jax.models import attention, decoder, one_row
 from jam_jax.models.attention import KV
+from jam_jax.models.few_rows import Strands
 from jam_jax.models.layers import Params, feed_forward, norm, times
 from jam_jax.sharding import shard
 
@@ -28,6 +29,15 @@ class Parts(NamedTuple):
 
     first: jax.Array
     second: jax.Array
+
+
+class Wanted(NamedTuple):
+    """Which logits are read: those of the pictures' ids, of all others, or both. The rest may be -inf."""
+
+    first: int  # of the pictures' ids, which are consecutive
+    last: int  # one past them
+    image: jax.Array  # bool
+    other: jax.Array  # bool
 
 
 LayerCache = tuple[jax.Array | Parts, jax.Array | Parts]  # keys and values of one layer, [B, K, S, H] each
@@ -52,7 +62,12 @@ def empty(config: DecoderConfig | CrossConfig, batch: int, slots: int) -> Cache:
 
 
 def forward(
-    config: DecoderConfig | CrossConfig, params: Params, tokens: jax.Array, positions: jax.Array, cache: Cache
+    config: DecoderConfig | CrossConfig,
+    params: Params,
+    tokens: jax.Array,
+    positions: jax.Array,
+    cache: Cache,
+    wanted: Wanted | None = None,
 ) -> tuple[jax.Array, Cache]:
     """tokens and positions [B, T] int32 → logits [B, T, V] float32 and the cache, updated at `positions`.
 
@@ -69,16 +84,35 @@ def forward(
         towers, new = _run_towers(config, params, {"llm": x, "img": x}, positions, cache)
         both = jnp.concatenate([towers["img"], towers["llm"]], axis=-1)  # image tower first: [B, T, 2D]
         x = shard(times(params, "project", "BTE,ED->BTD", both), "batch", "length", "embed")
-    return _logits(first, params, norm(first, params["final_norm"], x)), new
+    return _logits(first, params, norm(first, params["final_norm"], x), wanted), new
 
 
-def _logits(config: DecoderConfig, params: Params, x: jax.Array) -> jax.Array:
+def _logits(config: DecoderConfig, params: Params, x: jax.Array, wanted: Wanted | None) -> jax.Array:
     """Normalised states [B, T, D] → logits [B, T, V] float32."""
     if "head" in params:
-        return times(params, "head", "BTD,DV->BTV", x.astype(jnp.float32))
+        x = x.astype(jnp.float32)
+        if wanted is None or not isinstance(params["head"], Strands):
+            return times(params, "head", "BTD,DV->BTV", x)
+        logits, step = _parts_of_logits(params["head"], x, wanted), params.get("head_step")
+        return logits if step is None else logits * step
     held, name = (params["embed"], "tokens") if config.tied else (params, "unembed")
     logits, step = decoder.unembed(held[name], x), held.get(name + "_step")
     return logits if step is None else logits * step
+
+
+def _parts_of_logits(head: Strands, x: jax.Array, wanted: Wanted) -> jax.Array:
+    """As `head.times`, without reading the columns that are not wanted; these logits are -inf."""
+
+    def part(first: int, last: int, wanted: jax.Array) -> jax.Array:
+        nothing = jnp.full((*x.shape[:-1], last - first), -jnp.inf, x.dtype)
+        return jax.lax.cond(wanted, lambda: head.columns(first, last).times(x), lambda: nothing)
+
+    kinds = (
+        (0, wanted.first, wanted.other),
+        (wanted.first, wanted.last, wanted.image),
+        (wanted.last, head.outer[0], wanted.other),
+    )
+    return jnp.concatenate([part(*kind) for kind in kinds], axis=-1)
 
 
 def _run(

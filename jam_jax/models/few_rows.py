@@ -31,6 +31,10 @@ class Strands:
         """The matrix in its own shape."""
         return jnp.stack(self.parts, axis=1).reshape(*self.inner, *self.outer)
 
+    def columns(self, first: int, last: int) -> "Strands":
+        """Those of a matrix [*inner, N] from one to before another."""
+        return Strands(tuple(part[:, first:last] for part in self.parts), self.inner, (last - first,))
+
     def times(self, x: jax.Array) -> jax.Array:
         """x [..., *inner] of at most MOST rows → [..., *outer] in x's dtype, computed in float32."""
         lead = x.shape[: x.ndim - len(self.inner)]

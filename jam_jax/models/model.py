@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jam_jax.config import ClipConfig, CrossConfig, DecoderConfig, InceptionConfig, ModelConfig, VqganConfig, to_dict
 from jam_jax.models import cached, cross, decoder
+from jam_jax.models.cached import Wanted
 
 LanguageConfig = DecoderConfig | CrossConfig
 KINDS: dict[type, str] = {
@@ -64,15 +65,16 @@ def forward(
     tokens: jax.Array,
     positions: jax.Array | None = None,
     cache: Cache | None = None,
+    wanted: Wanted | None = None,
 ) -> tuple[jax.Array, Cache | None]:
     """tokens [B, T] int32 → logits [B, T, V] float32 and the cache, updated at `positions`.
 
     Without a cache a token sees those before it, back to the last at position 0, where its document begins; with one
-    it sees what the slots up to its position hold.
+    it sees what the slots up to its position hold, and logits that are not `wanted` may be -inf.
     """
     if cache is not None:
         assert positions is not None, "a cache does not know where its tokens end"
-        return cached.forward(config, params, tokens, positions, cache)
+        return cached.forward(config, params, tokens, positions, cache, wanted)
     logits: Any = build(config).apply({"params": params}, tokens, positions)
     return logits, None
 
