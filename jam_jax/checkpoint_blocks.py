@@ -19,7 +19,9 @@ from orbax.checkpoint import type_handlers
 from jam_jax import disk, streaming
 from jam_jax.streaming import BLOCK_BYTES, Index, Leaf
 
-IN_FLIGHT = 3  # blocks that are read or written at a time, of large ones one is read: more would only take memory
+# Blocks that are read or written at a time, of large ones one is read: more would only take memory. A mixture of two
+# bfloat16 parents has their blocks in float32.
+IN_FLIGHT = 3
 RELEASE = disk.EVERY // BLOCK_BYTES  # blocks after which the files of finished ones are released
 DATA_FILE_BYTES = 2**31  # Orbax's own choice
 
@@ -87,7 +89,7 @@ class LeafHandler(type_handlers.NumpyHandler):
                 await pending.popleft()
 
     async def _write_block(self, leaf: Leaf, index: Index, array: Any, files: Path | None) -> None:
-        large = math.prod(i.stop - i.start for i in index) * leaf.dtype.itemsize > BLOCK_BYTES
+        large = math.prod(i.stop - i.start for i in index) * leaf.dtype.itemsize > 2 * BLOCK_BYTES
         try:
             async with self.large if large else contextlib.nullcontext():
                 block = await asyncio.to_thread(leaf.read, index)

@@ -1,7 +1,11 @@
 """How leaves are written: several blocks at a time, of large ones one, and nothing of them stays in memory."""
 
+import contextlib
 import dataclasses
+import errno
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -16,31 +20,37 @@ from tests.tiny import DECODER, leaves, randomise
 PARAMS = randomise(model.shapes(DECODER))
 
 
-def watched(leaf: Leaf, read: threading.Semaphore, most: list[int]) -> Leaf:
-    """A leaf that notes how many of its blocks are read at a time."""
-    inside: list[None] = []
+def in_two_blocks(leaf: Leaf, before: Callable[[], object]) -> Leaf:
+    """A leaf that calls `before` whenever one of its blocks is read."""
 
-    def slow(index: Index) -> np.ndarray:
-        inside.append(None)
-        most.append(len(inside))
-        read.acquire(timeout=0.1)  # long enough for another to come
-        inside.pop()
+    def read(index: Index) -> np.ndarray:
+        before()
         return leaf.read(index)
 
-    return dataclasses.replace(leaf, read=slow, block=(8, *leaf.shape[1:]))
+    return dataclasses.replace(leaf, read=read, block=(-(-leaf.shape[0] // 2), *leaf.shape[1:]))
 
 
-@pytest.mark.parametrize(("large", "most"), [(False, checkpoint_blocks.IN_FLIGHT), (True, 1)])
-def test_blocks_are_read_side_by_side_unless_they_are_large(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: bool, most: int
-) -> None:
-    tree, seen = leaves(PARAMS), []
-    tree["embed"]["tokens"] = watched(tree["embed"]["tokens"], threading.Semaphore(0), seen)
-    monkeypatch.setattr(checkpoint_blocks, "BLOCK_BYTES", 1 if large else 2**20)
+def test_blocks_are_read_side_by_side(tmp_path: Path) -> None:
+    tree, both = leaves(PARAMS), threading.Barrier(2)
+    tree["embed"]["tokens"] = in_two_blocks(tree["embed"]["tokens"], lambda: both.wait(timeout=60))
     checkpoint.save_leaves(tmp_path / "m", DECODER, tree)
-    assert max(seen) == most
     _, found = checkpoint.load_model(tmp_path / "m")
     jax.tree.map(np.testing.assert_array_equal, found, PARAMS)
+
+
+def test_of_large_blocks_one_is_read_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree, inside, seen = leaves(PARAMS), [], []
+
+    def before() -> None:
+        inside.append(None)
+        time.sleep(0.1)  # for another to come
+        seen.append(len(inside))
+        inside.pop()
+
+    tree["embed"]["tokens"] = in_two_blocks(tree["embed"]["tokens"], before)
+    monkeypatch.setattr(checkpoint_blocks, "BLOCK_BYTES", 1)
+    checkpoint.save_leaves(tmp_path / "m", DECODER, tree)
+    assert seen == [1, 1]
 
 
 def test_finished_files_are_released_once_each_and_hold_what_they_held(
@@ -81,5 +91,13 @@ def test_a_released_file_is_the_same_and_where_the_system_cannot_nothing_happens
     path.write_bytes(b"abc" * 5000)
     disk.release(path)
     assert path.read_bytes() == b"abc" * 5000
+    for number in (errno.EINVAL, errno.ENOSPC):
+
+        def refused(*_: object, number: int = number) -> None:
+            raise OSError(number, "refused")
+
+        monkeypatch.setattr(disk.os, "fdatasync", refused)
+        with pytest.raises(OSError, match="refused") if number == errno.ENOSPC else contextlib.nullcontext():
+            disk.release(path)
     monkeypatch.delattr(disk.os, "posix_fadvise", raising=False)
     disk.release(tmp_path / "missing")

@@ -1,11 +1,15 @@
 """Projections on CPUs: the einsum and its gradients, and nothing is transposed on the way."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jam_jax.models import decoder, layers, model
 from jam_jax.models.products import product
+from tests.tiny import DECODER
 
 CASES = [
     ("BTD,DF->BTF", (2, 3, 5), (5, 7)),
@@ -42,3 +46,20 @@ def test_no_operand_is_transposed(equation: str, left: tuple[int, ...], right: t
         return y, *backward(y)
 
     assert "dot_general" in (text := str(jax.make_jaxpr(both)(x, weight))) and "transpose" not in text
+
+
+@pytest.mark.parametrize("remat", sorted({"none", *decoder.KEPT}))
+def test_rematerialisation_computes_again_what_it_would_of_an_einsum(
+    remat: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(DECODER, remat=remat)
+    params, tokens = model.shapes(config), jnp.zeros((1, 8), jnp.int32)
+
+    def products() -> int:
+        gradient = jax.grad(lambda params: model.forward(config, params, tokens)[0].sum())
+        return str(jax.make_jaxpr(gradient)(params)).count("dot_general")
+
+    ours = products()
+    monkeypatch.setattr(layers, "product", jnp.einsum)
+    jax.clear_caches()
+    assert ours == products()

@@ -137,8 +137,8 @@ def run(options: Options) -> None:
             rows.append((f"{name} ({min(ways[name], key=lambda way: ways[name][way])})", *row, "", ""))
             continue
         # The prompt and half of what comes after it, on average, are read as cache for every token.
-        cache = (1 + ("guided" in kind)) * cache_bytes(first[0], batch) * (options.prompt + count / 2)
-        figure["gb_per_second"] = (read_bytes(first[1]) + cache) * count / seconds / 1e9
+        cache = (1 + ("guided" in kind)) * cache_bytes(shape, batch) * (options.prompt + count / 2)
+        figure["gb_per_second"] = (read_bytes(decoding[batch][1]) + cache) * count / seconds / 1e9
         figure["of_bandwidth"] = figure["gb_per_second"] / figures["bandwidth_gb"]
         rows.append((name, *row, f"{figure['gb_per_second']:.1f}", f"{figure['of_bandwidth']:.0%}"))
     for batch in options.batches:

@@ -120,7 +120,7 @@ class Tensors:
     # What has been read of a mapped file counts as this process's memory until the file is closed, and a checkpoint may
     # have hundreds: all that are open share one allowance. Files that cannot be mapped are in memory anyway.
     mapped: ClassVar["weakref.WeakSet[Tensors]"] = weakref.WeakSet()
-    reading: ClassVar = threading.Lock()  # blocks are read in threads, and none may close what another reads
+    reading: ClassVar = threading.RLock()  # blocks are read in threads, and none may close what another reads
 
     def __init__(self, load: Callable[[], Any], path: Path) -> None:
         self.load, self.path = load, path
@@ -134,9 +134,10 @@ class Tensors:
         self.taken = 0  # bytes
 
     def _tensors(self) -> Mapping[str, Any]:
-        if not self.opened:
-            self.opened = self._open()
-        return self.opened
+        with self.reading:
+            if not self.opened:
+                self.opened = self._open()
+            return self.opened
 
     def _open(self) -> Mapping[str, Any]:
         tensors, path = self.load(), self.path

@@ -7,6 +7,7 @@ is refused, so nothing that a file names is ever run.
 """
 
 import pickle
+import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -100,6 +101,7 @@ class Archive:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.reading = threading.Lock()  # blocks are read in threads, and a ZipFile counts its readers without one
         try:
             self.archive = zipfile.ZipFile(path)
             self.root = self.archive.namelist()[0].split("/")[0]
@@ -135,7 +137,8 @@ class Archive:
         """One tensor or some of its rows; ValueError if its bytes are damaged."""
         tensor, dtype = self.tensors[name], self.dtype(name)
         try:
-            values = np.frombuffer(self.archive.read(self._record(tensor.record)), dtype)
+            with self.reading:
+                values = np.frombuffer(self.archive.read(self._record(tensor.record)), dtype)
         except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
             raise ValueError(f"{self.path}: {name} cannot be read: {error}") from error
         strides = [s * dtype.itemsize for s in tensor.strides]

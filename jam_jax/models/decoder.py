@@ -30,12 +30,15 @@ def block(
     return shard(x, "batch", "length", "embed")
 
 
-# What the backward pass keeps instead of recomputing it, by the config's `remat`.
+policies = jax.checkpoint_policies
+# What the backward pass keeps instead of recomputing it, by the config's `remat`; on CPUs products go by their name.
 KEPT: dict[str, Callable | None] = {
     "full": None,
-    "dots": jax.checkpoint_policies.dots_saveable,
-    "weights": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    "attention": jax.checkpoint_policies.save_only_these_names("projected", "read"),
+    "dots": policies.save_from_both_policies(policies.dots_saveable, policies.save_only_these_names("product")),
+    "weights": policies.save_from_both_policies(
+        policies.dots_with_no_batch_dims_saveable, policies.save_only_these_names("product")
+    ),
+    "attention": policies.save_only_these_names("projected", "read"),
 }
 
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 STRANDS = 8
-MOST = 4  # rows; XLA multiplies more of them faster than this does
+MOST = 4  # rows, guidance's too; XLA multiplies more of them faster than this does
 
 
 @jax.tree_util.register_dataclass
@@ -64,8 +64,8 @@ def split(matrix: jax.Array, inner: int) -> Strands | jax.Array:
 
 
 def suit(rows: int | None) -> bool:
-    """Whether strands are best for so many rows at once: a few, on a CPU."""
-    return rows is not None and rows <= MOST and jax.default_backend() == "cpu"
+    """Whether strands are best for so many rows at once, which guidance doubles: a few, on a CPU."""
+    return rows is not None and 2 * rows <= MOST and jax.default_backend() == "cpu"
 
 
 def suited(params: Any, rows: int) -> Any:

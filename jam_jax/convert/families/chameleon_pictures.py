@@ -24,12 +24,12 @@ def write_config(config: ModelConfig, space: TokenSpace, what: str) -> dict[str,
     if config.codes != len(space.image_ids):
         raise ValueError(
             f"{what} draws with {config.codes} codes, but the model's vocabulary has {len(space.image_ids)}: "
-            "they do not belong together"
+            "they do not belong together; --image-tokenizer none leaves it out"
         )
     if space.draws and config.grid**2 != space.codes_per_image:
         raise ValueError(
             f"{what} gives {config.grid**2} codes a picture, but the model's tokenizer says {space.codes_per_image}: "
-            "they do not belong together"
+            "they do not belong together; --image-tokenizer none leaves it out"
         )
     return settings
 
