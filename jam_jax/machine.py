@@ -24,11 +24,23 @@ def keep_freed_memory() -> None:
     and the next call faults every page in again: on two cores that is up to 40% of a small model's training step. For
     commands that run the same programs many times; a command that streams more than it holds should leave it.
     """
+    share_freed_memory()  # the arenas of threads are too small for large buffers
+    _set(_TRIM_THRESHOLD, _KEPT)
+    _set(_MMAP_THRESHOLD, _KEPT)
+
+
+def share_freed_memory() -> None:
+    """Let the threads of this process share one heap, where the C library is glibc; before there are any.
+
+    With one for each thread, what one has freed is not there for the others: for commands that stream.
+    """
+    _set(_ARENAS, 1)
+
+
+def _set(parameter: int, value: int) -> None:
     libc = ctypes.CDLL(None)
     if hasattr(libc, "gnu_get_libc_version"):
-        libc.mallopt(_TRIM_THRESHOLD, _KEPT)
-        libc.mallopt(_MMAP_THRESHOLD, _KEPT)
-        libc.mallopt(_ARENAS, 1)  # those of threads are too small for large buffers
+        libc.mallopt(parameter, value)
 
 
 def keep_programs() -> None:

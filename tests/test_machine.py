@@ -42,3 +42,31 @@ def test_freed_memory_is_kept_for_the_next_step():
     pages = 2**26 // resource.getpagesize()
     assert faults("keep") < 2 * pages  # the first round's, and the interpreter's own
     assert faults("give back") > 10 * pages
+
+
+HEAPS = """
+import ctypes, sys, threading
+from jam_jax.machine import share_freed_memory
+if sys.argv[1] == "share":
+    share_freed_memory()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.fdopen.restype = ctypes.c_void_p, ctypes.c_void_p
+together = threading.Barrier(4)
+def allocate():
+    together.wait()
+    libc.malloc(1000)
+    together.wait()
+threads = [threading.Thread(target=allocate) for _ in range(4)]
+[thread.start() for thread in threads], [thread.join() for thread in threads]
+out = ctypes.c_void_p(libc.fdopen(1, b"w"))
+libc.malloc_info(0, out), libc.fflush(out)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator is another C library's")
+def test_threads_share_one_heap():
+    def heaps(how):
+        done = subprocess.run([sys.executable, "-c", HEAPS, how], capture_output=True, text=True, check=True)
+        return done.stdout.count("<heap nr=")
+
+    assert heaps("share") == 1 < heaps("own")

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from jam_jax import config, hosts, tokens
+from jam_jax import config, hosts, machine, tokens
 from jam_jax.convert.families import Exportable, Importable
 from jam_jax.convert.vocabulary import Grammars
 from jam_jax.trees import paths
@@ -193,6 +193,7 @@ def main(args: Sequence[str] | None = None) -> None:
     """The command."""
     options = config.cli(Import | Export, args, prog="python -m jam_jax.convert", description=__doc__)
     start = time.monotonic()
+    machine.share_freed_memory()
     hosts.start()
     if isinstance(options, Import):
         import_model(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from jam_jax import config as configs
-from jam_jax import hosts
+from jam_jax import hosts, machine
 from jam_jax.trees import paths
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ LACKS = "holds no tokenizer, which says which rows are text: give its import one
 def main(args: list[str] | None = None) -> None:
     """The command; see `fuse`."""
     command = configs.cli(Command, args, prog="python -m jam_jax.fuse", description=__doc__ or "")
+    machine.share_freed_memory()
     hosts.start()
     fuse(command)
 
