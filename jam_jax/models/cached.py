@@ -103,9 +103,9 @@ def _logits(config: DecoderConfig, params: Params, x: jax.Array, wanted: Wanted 
 def _parts_of_logits(head: Strands, x: jax.Array, wanted: Wanted) -> jax.Array:
     """As `head.times`, without reading the columns that are not wanted; these logits are -inf."""
 
-    def part(first: int, last: int, wanted: jax.Array) -> jax.Array:
+    def part(first: int, last: int, read: jax.Array) -> jax.Array:
         nothing = jnp.full((*x.shape[:-1], last - first), -jnp.inf, x.dtype)
-        return jax.lax.cond(wanted, lambda: head.columns(first, last).times(x), lambda: nothing)
+        return jax.lax.cond(read, lambda: head.columns(first, last).times(x), lambda: nothing)
 
     kinds = (
         (0, wanted.first, wanted.other),
