@@ -76,7 +76,7 @@ class Model:
 
         A model that was opened to decode alone has those of the rows that it was opened for, whatever the number.
         """
-        few = few_rows.suit(rows)
+        few = few_rows.few(rows)
         if self._params is None:
             (few,) = self._decoding
         if few not in self._decoding:
@@ -266,7 +266,7 @@ def load(directory: str | Path, precision: weights.Precision = "model", *, rows:
     if rows is None:
         return Model(Path(directory), config, checkpoint.load_model(directory)[1], precision)
     ready = weights.prepare_leaves(config, checkpoint.open_leaves(directory)[1], precision, rows=rows)
-    return Model(Path(directory), config, None, precision, {few_rows.suit(rows): ready})
+    return Model(Path(directory), config, None, precision, {few_rows.few(rows): ready})
 
 
 def for_mode(space: TokenSpace, settings: Settings, mode: Mode) -> Settings:

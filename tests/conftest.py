@@ -5,11 +5,9 @@ environment they are compiled as users' programs are (test_optimised.py).
 """
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
-import pytest
 
 SETTINGS = {
     "jax_default_matmul_precision": "highest",
@@ -25,13 +23,3 @@ for name, value in SETTINGS.items():
     os.environ[name.upper()] = str(value)  # for the processes that tests start
 if "OPTIMISED" not in os.environ and OLDER not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {OLDER}".strip()
-
-
-@pytest.fixture(scope="module")
-def whole_matrices() -> Iterator[None]:
-    """Strands, as which few rows are multiplied on a CPU, take long to compile, and are tested with the engine."""
-    from jam_jax.models import few_rows
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(few_rows, "MOST", 0)
-        yield

@@ -1,11 +1,12 @@
 """The benchmarks run to their end on something small, and say what they measured."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from jam_jax.bench import measure
+from jam_jax.bench import measure, turns
 from jam_jax.bench.__main__ import main
 from jam_jax.convert import __main__ as convert
 from jam_jax.fuse import __main__ as fuse
@@ -124,3 +125,30 @@ def test_perplexity_is_measured_beside_the_forward_pass_of_training(tmp_path: Pa
     full = measured["perplexity, full rows"]
     assert 0 < full["least_of_forward"] <= full["of_forward"] <= full["most_of_forward"]
     assert "of the forward pass" in " ".join(capsys.readouterr().out.split())
+
+
+def side_calls(name: str) -> turns.Calls:
+    """Calls of a side; made in its process."""
+    if name == "nowhere":
+        raise ValueError("there is no such side")
+    return {"pid": os.getpid, "add": lambda: 1 + 1, "refuse": lambda: int("one"), "end": lambda: os._exit(3)}
+
+
+def test_a_side_is_a_process_that_answers() -> None:
+    side = turns.Side("ours", side_calls, "here")
+    assert side.ask("add").value == 2 and side.ask("add").seconds > 0
+    assert side.ask("pid").value not in (os.getpid(), None)
+    with pytest.raises(ValueError, match="ours: invalid literal"):
+        side.ask("refuse")
+    assert side.ask("add").value == 2
+    with pytest.raises(ValueError, match="the process of ours ended, with status 3"):
+        side.ask("end")
+    side.close()
+
+
+def test_a_side_that_cannot_start_says_why_whenever_it_is_asked() -> None:
+    side = turns.Side("theirs", side_calls, "nowhere")
+    for _ in range(2):
+        with pytest.raises(ValueError, match="theirs: there is no such side"):
+            side.ask("add")
+    side.close()

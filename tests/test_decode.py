@@ -66,8 +66,7 @@ CONTRASTED = dataclasses.replace(GUIDED, cd_k=3, cd_share=0.5)
 @pytest.mark.parametrize(
     ("name", "space", "settings"),
     [
-        pytest.param("decoder in strands", "jam", PLAIN, marks=pytest.mark.long),
-        ("decoder in strands", "jam", GUIDED),
+        ("decoder", "jam", GUIDED),
         ("decoder", "jam", dataclasses.replace(GUIDED, text=GREEDY, image=GREEDY)),
         ("decoder", "jam", dataclasses.replace(GUIDED, min_text=7, max_text=12, min_images=2, max_images=2)),
         ("decoder", "paired", dataclasses.replace(CONTRASTED, contrast="start")),
@@ -81,10 +80,9 @@ CONTRASTED = dataclasses.replace(GUIDED, cd_k=3, cd_share=0.5)
 )
 def test_engine_equals_an_uncached_decoder(name: str, space: str, settings: Settings) -> None:
     drawn = 0
-    name, _, strands = name.partition(" in ")
     for seed in range(2):
         keys = engine.row_keys(seed, len(PROMPTS))
-        answers = decode(name, SPACES[space], PROMPTS, settings, seed, strands=bool(strands))
+        answers = decode(name, SPACES[space], PROMPTS, settings, seed)
         for prompt, key, answer in zip(PROMPTS, keys, answers, strict=True):
             assert answer == uncached(name, SPACES[space], prompt, settings, key)
             drawn += pictures(SPACES[space], prompt, answer)
@@ -92,12 +90,22 @@ def test_engine_equals_an_uncached_decoder(name: str, space: str, settings: Sett
     assert drawn > 2 or (drawn == 2 and settings.text == GREEDY)
 
 
+@pytest.mark.parametrize("settings", [PLAIN, GUIDED], ids=["plain", "guided"])
+def test_one_row_equals_an_uncached_decoder(settings: Settings) -> None:
+    """A CPU multiplies it, and guidance's beside it, in a way of its own."""
+    assert few_rows.suit(2, ready("wide", 1)[1]["layers"][0]["attn"]["q"])
+    for seed, prompt in enumerate(PROMPTS):
+        keys = engine.row_keys(seed, 1)
+        answer = decode("wide", JAM, [prompt], settings, keys=keys, few=True)
+        assert answer == [uncached("wide", JAM, prompt, settings, keys[0])]
+
+
 def test_a_row_decodes_as_it_would_alone() -> None:
     prompts = PROMPTS[:3]
     keys = engine.row_keys(7, 3)
-    together = decode("decoder", JAM, prompts, GUIDED, keys=keys, strands=True)
+    together = decode("wide", JAM, prompts, GUIDED, keys=keys)
     for row, prompt in enumerate(prompts):
-        alone = decode("decoder", JAM, [prompt], GUIDED, keys=keys[row : row + 1], strands=True)
+        alone = decode("wide", JAM, [prompt], GUIDED, keys=keys[row : row + 1], few=True)
         assert alone == [together[row]]
     assert len({len(answer) for answer in together}) > 1  # rows that ended early stayed ended
 
@@ -355,7 +363,12 @@ def test_the_loop_copies_no_cache() -> None:
     program, params = Program(TINY, JAM), ready("decoder")[1]
     sizes = prefill.Sizes(buffer=64, first=64, most=64, opened=64, longest=2)
     state = prefill.start(program, params, asked, engine.row_keys(0, 4), 4, sizes)
-    text = engine.run.lower(program, params, Numbers.of([GUIDED] * 4), state, jnp.int32(64)).compile().as_text()
+    text = (
+        engine.compiled("cpu")
+        .lower(program, params, Numbers.of([GUIDED] * 4), state, jnp.int32(64))
+        .compile()
+        .as_text()
+    )
     copies = [line.strip() for line in text.splitlines() if re.search(r"= f32\[4,2,64,8\]\S* copy\(", line)]
     assert not copies
 

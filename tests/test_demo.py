@@ -18,7 +18,6 @@ from jam_jax.retrieval.prompts import Retrieved
 from tests.models import make_model
 
 ASKED = demo_desk.Asked("a red circle", "Draw a caption", 0, 0.7, 0.9, 0.9, 2.0, 1)
-pytestmark = pytest.mark.usefixtures("whole_matrices")
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,6 @@ ASKED = demo_desk.Asked("a red circle", "Go on with a text", 0, 0.7, 0.9, 0.9, 2
 QUEUE = 8
 HAS_BROWSER = bool(browser.CHROMIUM) and importlib.util.find_spec("websockets") is not None
 needs_browser = pytest.mark.skipif(not HAS_BROWSER, reason="needs Chromium and the package websockets")
-pytestmark = pytest.mark.usefixtures("whole_matrices")
 NOTE = "document.querySelector('#note').innerText"
 # The ratio of contrast of WCAG 2: of an element's colour to that of the next element around it that has one.
 CONTRAST = """(() => {

@@ -32,7 +32,6 @@ from tests.banks import random_params
 from tests.models import make_model
 
 HOSTILE = "<script>alert('&')</script>"
-pytestmark = pytest.mark.usefixtures("whole_matrices")
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import platform
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +43,38 @@ def test_freed_memory_is_kept_for_the_next_step():
     pages = 2**26 // resource.getpagesize()
     assert faults("keep") < 2 * pages  # the first round's, and the interpreter's own
     assert faults("give back") > 10 * pages
+
+
+PAGES = """
+import ctypes, sys
+from pathlib import Path
+from jam_jax.machine import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+ctypes.memset(ctypes.c_void_p(libc.malloc(ctypes.c_size_t(2**26))), 1, 2**26)
+print(Path("/proc/self/smaps_rollup").read_text().split("AnonHugePages:")[1].split()[0])
+"""
+
+
+def large_pages() -> bool:
+    """Whether the system gives large pages to who asks for them, and to nobody else."""
+    setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    return setting.exists() and "[madvise]" in setting.read_text()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator is another C library's")
+@pytest.mark.skipif(not large_pages(), reason="the system gives no large pages when it is asked, or always")
+def test_memory_that_is_kept_has_large_pages():
+    small = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+
+    def kilobytes(how):
+        command = [sys.executable, "-c", PAGES, how]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True, env=small).stdout)
+
+    assert kilobytes("keep") > 2**15  # half of what was touched, at least
+    assert kilobytes("leave") < 2**12
 
 
 HEAPS = """

@@ -166,7 +166,6 @@ class ShortMiniature(Miniature):
 
 
 @pytest.mark.long
-@pytest.mark.usefixtures("whole_matrices")
 def test_the_whole_of_it_leads_to_tables_and_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

@@ -11,8 +11,6 @@ from PIL import Image
 from jam_jax import quickstart
 from jam_jax.stages import Road
 
-pytestmark = pytest.mark.usefixtures("whole_matrices")
-
 LESS = {  # what is added to a command, by its first words
     ("data", "world"): ["--share", "0.005"],
     ("evaluate", "perplexity"): ["--limit", "4"],

@@ -10,7 +10,7 @@ import pytest
 
 from jam_jax import streaming
 from jam_jax.decode import engine, score, weights
-from jam_jax.models import model
+from jam_jax.models import few_rows, model
 from jam_jax.models.cached import Wanted
 from tests.tiny import CROSS, DECODER, FAMILIES, forward, randomise
 from tests.uncached import CONFIGS, GUIDED, JAM, PARAMS, PROMPTS, TINY
@@ -34,8 +34,9 @@ def paths(tree: dict) -> dict[str, jax.Array]:
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 @pytest.mark.parametrize(("image", "other"), [(True, False), (False, True), (True, True)])
 def test_logits_that_are_not_wanted_are_not_computed_and_the_others_are_the_same(
-    precision: weights.Precision, image: bool, other: bool
+    precision: weights.Precision, image: bool, other: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(few_rows, "LEAST", 0)
     config, ready = weights.prepare(DECODER, randomise(model.shapes(DECODER)), precision, rows=1)
     asked = (TOKENS[:1, :1], jnp.zeros((1, 1), jnp.int32), model.empty_cache(config, 1, 4))
     codes = np.isin(np.arange(DECODER.vocab_size), np.arange(7, 20))

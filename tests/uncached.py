@@ -44,7 +44,9 @@ TINY = DecoderConfig(
     vocab_size=JAM.vocab_size, layers=3, width=16, heads=2, head_size=8, ffn_width=32, max_positions=48
 )
 ROTARY = dataclasses.replace(TINY, positions="rope", norm="rmsnorm", ffn="silu_gated", kv_heads=1, tied=False)
-CONFIGS = {"decoder": TINY, "rotary": ROTARY, "cross": CrossConfig(llm=TINY, img=TINY, every=2)}
+# Its matrices are large enough for a CPU to multiply one or two rows with them in a way of its own (`few_rows`).
+WIDE = dataclasses.replace(TINY, layers=2, width=256, heads=4, head_size=64, ffn_width=512)
+CONFIGS = {"decoder": TINY, "wide": WIDE, "rotary": ROTARY, "cross": CrossConfig(llm=TINY, img=TINY, every=2)}
 
 GREEDY = Sampling(temperature=0.0, top_p=1.0)
 WARM = Sampling(temperature=4.0, top_k=14, top_p=0.95)
@@ -68,9 +70,9 @@ NOISE = jax.jit(lambda key, n: jax.random.gumbel(jax.random.fold_in(key, n), (JA
 
 
 @functools.cache
-def ready(name: str, strands: bool = False) -> tuple[model.LanguageConfig, dict]:
-    """One of the tiny models as it decodes; in strands, as few rows do on a CPU, programs take longer to compile."""
-    return weights.prepare(CONFIGS[name], PARAMS[name], rows=1 if strands else None)
+def ready(name: str, rows: int | None = None) -> tuple[model.LanguageConfig, dict]:
+    """One of the tiny models as it decodes."""
+    return weights.prepare(CONFIGS[name], PARAMS[name], rows=rows)
 
 
 def decode(
@@ -80,11 +82,11 @@ def decode(
     settings: Settings | Sequence[Settings],
     seed: int = 5,
     *,
-    strands: bool = False,
+    few: bool = False,
     **how: Any,
 ) -> list[list[int]]:
     """The engine on one of the tiny models."""
-    return engine.generate(*ready(name, strands), space, prompts, settings, seed=seed, **how)
+    return engine.generate(*ready(name, len(prompts) if few else None), space, prompts, settings, seed=seed, **how)
 
 
 def logits_after(name: str, ids: list[int]) -> np.ndarray:

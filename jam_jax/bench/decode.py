@@ -2,8 +2,9 @@
 
 Weights are random, which changes no time. Text is written by sampling at temperature 1 and top-p 0.9, so many tokens
 whatever they are; a picture is drawn at the same, with guidance and without. Every time is of a whole call, its prompt
-included. All take turns, a few rounds of them: a time is the median of the rounds, and a ratio that of the rounds' own
-ratios. The peer's way is the best that it has: a cache that grows, a static one, or a static one compiled.
+included. All take turns, a few rounds of them, the peer in a process of its own: a time is the median of the rounds,
+and a ratio that of the rounds' own ratios. The peer's way is the best that it has: a cache that grows, a static one, or
+a static one compiled.
 """
 
 import dataclasses
@@ -15,8 +16,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jam_jax import config, tokens
-from jam_jax.bench import measure
+from jam_jax import config, streaming, tokens
+from jam_jax.bench import measure, turns
 from jam_jax.decode.settings import Sampling, Settings
 from jam_jax.machine import keep_freed_memory
 
@@ -30,7 +31,8 @@ SHAPES = {
 }
 SMALL = ("tiny", "30m")  # with 8,192 rows of vocabulary, and the same weights for the peer
 SAMPLING = Sampling(temperature=1.0, top_p=0.9)
-GUIDANCE = 3.5
+WRITE, DRAWS = "write", {"draw": 1.0, "draw guided": 3.5}  # what is timed; of drawing the strength of guidance
+COMPARED = 8  # tokens at most that both sides write greedily
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +82,18 @@ def model_of(options: Options) -> config.DecoderConfig | config.CrossConfig:
 
 def run(options: Options) -> None:
     """Measure and report."""
+    sides = {"jam_jax": turns.Side("jam_jax", ours, options)}
+    if options.peer != "none":
+        sides["transformers"] = turns.Side("transformers", theirs, options)
+    try:
+        _report(options, *_measured(options, sides))
+    finally:
+        for side in sides.values():
+            side.close()
+
+
+def ours(options: Options) -> turns.Calls:
+    """What we can do, each to its end: the facts, the first tokens greedily, and whatever is timed, by its name."""
     import jax
 
     from jam_jax.decode import weights
@@ -87,47 +101,95 @@ def run(options: Options) -> None:
 
     keep_freed_memory()
     space, shape = space_of(options), model_of(options)
-    stored = random_params(shape)
     held: dict[bool, Any] = {}
     for batch in options.batches:
-        if few_rows.suit(batch) not in held:
-            held[few_rows.suit(batch)] = weights.prepare(shape, stored, options.precision, rows=batch)
-    decoding = {batch: held[few_rows.suit(batch)] for batch in options.batches}
+        few = few_rows.few(batch)
+        if few not in held:
+            held[few] = weights.prepare_leaves(shape, random_leaves(shape), options.precision, rows=batch)
+    decoding = {batch: held[few_rows.few(batch)] for batch in options.batches}
     jax.block_until_ready(held)
-    first = decoding[options.batches[0]]
-    figures: dict[str, Any] = {"weights_mb": read_bytes(first[1]) / 1e6, "bandwidth_gb": bandwidth() / 1e9}
-    calls: dict[str, Callable[[], Any]] = {}
+    calls: turns.Calls = {
+        "facts": lambda: {
+            "device": jax.devices()[0].device_kind,
+            "bandwidth_gb": bandwidth() / 1e9,
+            "weights_mb": read_bytes(decoding[options.batches[0]][1]) / 1e6,
+            "read_bytes": {batch: read_bytes(params) for batch, (_, params) in decoding.items()},
+            "position_bytes": {batch: cache_bytes(shape, batch) for batch in options.batches},
+        },
+        "greedy": functools.partial(greedy, decoding[options.batches[0]], space, options),
+    }
     for batch in options.batches:
-        calls[f"write, batch {batch}"] = functools.partial(write, decoding[batch], space, options, batch)
+        of = (decoding[batch], space, options, batch)
+        calls[f"{WRITE}, batch {batch}"] = functools.partial(write, *of)
+        for kind, strength in DRAWS.items():
+            calls[f"{kind}, batch {batch}"] = functools.partial(draw, *of, strength)
+    return calls
+
+
+def theirs(options: Options) -> turns.Calls:
+    """What the peer can do: the first tokens greedily, and writing in each of its ways, `{way}, batch {batch}`."""
+    import jax
+
+    keep_freed_memory()  # the peer gains from it too
+    jax.config.update("jax_platforms", "cpu")  # the accelerator is torch's here
+    from jam_jax.bench.transformers_peer import Peer
+
+    space, shape = space_of(options), model_of(options)
+    peer = Peer(shape, space, random_leaves(shape) if options.shape in SMALL else None, options.precision)
+    ways = peer.ways(compiled=options.peer == "best")
+    calls: turns.Calls = {"ways": lambda: list(ways), "greedy": functools.partial(peer.greedy, space, options)}
     for batch in options.batches:
-        calls[f"draw, batch {batch}"] = functools.partial(draw, decoding[batch], space, options, batch, 1.0)
-        calls[f"draw guided, batch {batch}"] = functools.partial(draw, decoding[batch], space, options, batch, GUIDANCE)
+        asked = prompts(space, options.prompt, batch)
+        for way, how in ways.items():
+            calls[f"{way}, batch {batch}"] = functools.partial(peer.write, asked, options.tokens, how)
+    return calls
+
+
+def _timed(options: Options) -> list[str]:
+    """Of our calls those that are timed: texts first, then pictures, each of every batch."""
+    draws = [f"{kind}, batch {batch}" for batch in options.batches for kind in DRAWS]
+    return [f"{WRITE}, batch {batch}" for batch in options.batches] + draws
+
+
+def _measured(
+    options: Options, sides: dict[str, turns.Side]
+) -> tuple[dict[str, Any], dict[str, dict[str, float]], list[dict[str, float]]]:
+    """The facts, the seconds of each of the peer's ways, by `transformers, batch {batch}`, and those of every round."""
+    facts = sides["jam_jax"].ask("facts").value
+    calls = {name: (sides["jam_jax"], name) for name in _timed(options)}
     ways: dict[str, dict[str, float]] = {}
-    if options.peer != "none":
-        from jam_jax.bench.transformers_peer import Peer
-
-        peer = Peer(shape, space, stored if options.shape in SMALL else None, options.precision)
-        figures["the same greedy tokens"] = peer.agrees(first, space, options.prompt, min(8, options.tokens))
+    if "transformers" in sides:
+        peer = sides["transformers"]
+        if options.shape in SMALL:  # with the same weights
+            facts["the same greedy tokens"] = peer.ask("greedy").value == sides["jam_jax"].ask("greedy").value
         for batch in options.batches:
-            asked, name = prompts(space, options.prompt, batch), f"transformers, batch {batch}"
-            known = {
-                way: functools.partial(peer.write, asked, options.tokens, how)
-                for way, how in peer.ways(compiled=options.peer == "best").items()
-            }
-            for attempt in known.values():
-                attempt()
-            ways[name] = {way: timed(call) for way, call in known.items()}
-            calls[name] = known[min(ways[name], key=lambda way: ways[name][way])]
-    del stored
-    for call in calls.values():
-        call()
-    rounds = [{name: timed(call) for name, call in calls.items()} for _ in range(options.repeat)]
+            attempts = {way: f"{way}, batch {batch}" for way in peer.ask("ways").value}
+            for attempt in attempts.values():
+                peer.ask(attempt)
+            found = {way: peer.ask(attempt).seconds for way, attempt in attempts.items()}
+            ways[f"transformers, batch {batch}"] = found
+            calls[f"transformers, batch {batch}"] = peer, attempts[min(found, key=lambda way: found[way])]
+    for side, call in calls.values():
+        side.ask(call)
+    return (
+        facts,
+        ways,
+        [{name: side.ask(call).seconds for name, (side, call) in calls.items()} for _ in range(options.repeat)],
+    )
 
+
+def _report(
+    options: Options, facts: dict[str, Any], ways: dict[str, dict[str, float]], rounds: list[dict[str, float]]
+) -> None:
+    """A row for whatever was timed, and one for each ratio."""
+    figures: dict[str, Any] = {
+        name: facts[name] for name in ("bandwidth_gb", "weights_mb", "the same greedy tokens") if name in facts
+    }
     rows: list[tuple[str, ...]] = []
-    for name in calls:
+    for name in rounds[0]:
         kind, _, number = name.partition(", batch ")
         batch = int(number)
-        count = options.codes if kind.startswith("draw") else options.tokens
+        count = options.codes if kind in DRAWS else options.tokens
         seconds = statistics.median(times[name] for times in rounds)
         figure: dict[str, Any] = {"seconds": seconds, "tokens_per_second": batch * count / seconds}
         figures[name] = figure
@@ -137,9 +199,9 @@ def run(options: Options) -> None:
             rows.append((f"{name} ({min(ways[name], key=lambda way: ways[name][way])})", *row, "", ""))
             continue
         # The prompt and half of what comes after it, on average, are read as cache for every token.
-        cache = (1 + ("guided" in kind)) * cache_bytes(shape, batch) * (options.prompt + count / 2)
-        figure["gb_per_second"] = (read_bytes(decoding[batch][1]) + cache) * count / seconds / 1e9
-        figure["of_bandwidth"] = figure["gb_per_second"] / figures["bandwidth_gb"]
+        cache = (1 + (DRAWS.get(kind, 1.0) != 1.0)) * facts["position_bytes"][batch] * (options.prompt + count / 2)
+        figure["gb_per_second"] = (facts["read_bytes"][batch] + cache) * count / seconds / 1e9
+        figure["of_bandwidth"] = figure["gb_per_second"] / facts["bandwidth_gb"]
         rows.append((name, *row, f"{figure['gb_per_second']:.1f}", f"{figure['of_bandwidth']:.0%}"))
     for batch in options.batches:
         pairs = {f"guided / unguided, batch {batch}": (f"draw guided, batch {batch}", f"draw, batch {batch}")}
@@ -149,8 +211,8 @@ def run(options: Options) -> None:
             figures[name] = statistics.median(times[slow] / times[fast] for times in rounds)
             rows.append((name, f"{figures[name]:.2f}", "", "", ""))
     measure.report(
-        f"{options.shape} in {options.precision}: {figures['weights_mb']:,.0f} MB of weights are read for a token; "
-        f"memory at {figures['bandwidth_gb']:.0f} GB/s on {jax.devices()[0].device_kind}",
+        f"{options.shape} in {options.precision}: {facts['weights_mb']:,.0f} MB of weights are read for a token; "
+        f"memory at {facts['bandwidth_gb']:.0f} GB/s on {facts['device']}",
         ("", "time", "tokens/s", "GB/s read", "of bandwidth"),
         rows,
         {"options": dataclasses.asdict(options), "figures": figures},
@@ -158,16 +220,24 @@ def run(options: Options) -> None:
     )
 
 
-def random_params(shape: config.DecoderConfig | config.CrossConfig) -> dict:
-    """Random float32 parameters, made on the device."""
+def random_leaves(shape: config.DecoderConfig | config.CrossConfig) -> dict:
+    """Random float32 parameters, the same in every process, made as they are read."""
     import jax
 
     from jam_jax.models import model
 
+    def leaf(number: int, like: jax.ShapeDtypeStruct) -> streaming.Leaf:
+        def read(index: streaming.Index) -> np.ndarray:
+            generator = np.random.Generator(np.random.SFC64((number, *(part.start for part in index))))
+            wide = generator.random([part.stop - part.start for part in index], np.float32)
+            return (wide - np.float32(0.5)) * np.float32(0.07)  # of deviation 0.02
+
+        dtype = np.dtype(np.float32)
+        return streaming.Leaf(like.shape, dtype, read, (1, *like.shape[1:]))
+
     structure: Any
-    shapes, structure = jax.tree.flatten(model.shapes(shape))
-    draw = jax.jit(lambda key, shape: 0.02 * jax.random.normal(key, shape), static_argnums=1)
-    return structure.unflatten([draw(jax.random.key(i), leaf.shape) for i, leaf in enumerate(shapes)])
+    leaves, structure = jax.tree.flatten(model.shapes(shape))
+    return structure.unflatten([leaf(number, like) for number, like in enumerate(leaves)])
 
 
 def write(
@@ -182,6 +252,17 @@ def write(
     n = options.tokens
     settings = Settings(text=SAMPLING, min_text=n, max_text=n, max_images=0, max_new_tokens=n + 1)
     return engine.generate(*decoding, space, prompts(space, options.prompt, batch), settings)
+
+
+def greedy(
+    decoding: tuple[config.DecoderConfig | config.CrossConfig, dict], space: tokens.TokenSpace, options: Options
+) -> list[int]:
+    """The first tokens of text, the likeliest ones."""
+    from jam_jax.decode import engine
+
+    n = min(COMPARED, options.tokens)
+    settings = Settings(text=Sampling(temperature=0.0), max_images=0, min_text=n, max_text=n)
+    return engine.generate(*decoding, space, prompts(space, options.prompt, 1), settings)[0][:n]
 
 
 def draw(

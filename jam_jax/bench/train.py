@@ -2,16 +2,17 @@
 
 The model is CM3leon's architecture, which transformers' OPT without biases and norm scales is too. Both sides start
 from the same weights and see the same tokens. The peer is `transformers`, eager on a CPU and compiled on a GPU, with
-PyTorch's own attention and fused AdamW. What a product of two large matrices reaches on either side is measured in the
-same run: no training can be faster.
+PyTorch's own attention and fused AdamW; it has a process of its own. A ratio is the median of the turns' own ratios.
+What a product of two large matrices reaches on either side is measured in the same run: no training can be faster.
 """
 
 import dataclasses
+import functools
 import statistics
 import time
-from typing import Any, Literal
+from typing import Literal
 
-from jam_jax.bench import measure
+from jam_jax.bench import measure, turns
 from jam_jax.config import Config, CrossConfig, DataConfig, DecoderConfig, LossConfig, OptimConfig
 from jam_jax.machine import keep_freed_memory
 
@@ -95,40 +96,68 @@ class Ours:
 
 
 def run(options: Options) -> None:
-    """Both sides in turns, then what bounds them."""
+    """All sides in turns, then what bounds them."""
+    sides = {
+        "jam_jax": turns.Side("jam_jax", ours, options, model_of(options)),
+        "PyTorch": turns.Side("PyTorch", theirs, options),
+    }
+    if options.cross:
+        tower = dataclasses.replace(model_of(options), layers=max(options.layers // 2, 1))
+        crossed = CrossConfig(tower, tower, every=2)
+        sides["jam_jax, JAM-Cross"] = turns.Side("jam_jax, JAM-Cross", ours, options, crossed)
+    try:
+        _report(options, sides)
+    finally:
+        for side in sides.values():
+            side.close()
+
+
+def ours(options: Options, model_config: DecoderConfig | CrossConfig) -> turns.Calls:
+    """A turn of our steps, what they compute, and our ceiling."""
     keep_freed_memory()
+    side = Ours(options, model_config)
+    return {
+        "turn": functools.partial(side.steps, options.steps),
+        "operations": lambda: side.operations,
+        "product": functools.partial(_product_ours, options),
+    }
+
+
+def theirs(options: Options) -> turns.Calls:
+    """A turn of the peer's steps, from our weights, and its ceiling."""
+    import jax
+
+    keep_freed_memory()  # the peer gains from it too
+    jax.config.update("jax_platforms", "cpu")  # the accelerator is torch's here
     from jam_jax.bench.train_torch import Theirs
 
-    model_config = model_of(options)
-    sides: dict[str, Any] = {"jam_jax": Ours(options, model_config)}
-    sides["PyTorch"] = Theirs(model_config, sides["jam_jax"].params, sides["jam_jax"].tokens)
-    if options.cross:
-        tower = dataclasses.replace(model_config, layers=max(options.layers // 2, 1))
-        sides["jam_jax, JAM-Cross"] = Ours(options, CrossConfig(tower, tower, every=2))
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    losses = {}
-    for turn in range(options.turns + 1):
-        for name, side in sides.items():
-            start = time.monotonic()
-            losses[name] = side.steps(options.steps)
-            if turn:  # the first compiles
-                seconds[name].append((time.monotonic() - start) / options.steps)
-    ceilings = {"jam_jax": _product_ours(options), "PyTorch": sides["PyTorch"].product(_side(options))}
+    given = Ours(options, model_of(options))
+    side = Theirs(model_of(options), given.params, given.tokens)
+    return {
+        "turn": functools.partial(side.steps, options.steps),
+        "product": functools.partial(side.product, _side(options)),
+    }
+
+
+def _report(options: Options, sides: dict[str, turns.Side]) -> None:
+    """Measure, and a row for each side and each ceiling."""
+    rounds = [{name: side.ask("turn") for name, side in sides.items()} for _ in range(options.turns + 1)]
+    ceilings = {name: sides[name].ask("product").value for name in ("jam_jax", "PyTorch")}
     figures = {}
     for name, side in sides.items():
-        taken = statistics.median(seconds[name])
-        operations = side.operations if name != "PyTorch" else sides["jam_jax"].operations
+        taken = statistics.median(answers[name].seconds for answers in rounds[1:]) / options.steps  # the first compiles
+        operations = (side if name != "PyTorch" else sides["jam_jax"]).ask("operations").value
         figures[name] = {
             "seconds_per_step": taken,
             "tokens_per_second": options.batch * options.length / taken,
             "teraflops": operations / taken / 1e12,
-            "loss": losses[name],
+            "loss": rounds[-1][name].value,
+            "of_peer": statistics.median(answers["PyTorch"].seconds / answers[name].seconds for answers in rounds[1:]),
         }
-    theirs = figures["PyTorch"]["tokens_per_second"]
     rows = [
         (
             *(name, f"{f['seconds_per_step'] * 1e3:,.0f} ms", f"{f['tokens_per_second']:,.0f}"),
-            *(f"{f['teraflops']:.3f}", f"{f['tokens_per_second'] / theirs:.2f}", f"{f['loss']:.4f}"),
+            *(f"{f['teraflops']:.3f}", f"{f['of_peer']:.2f}", f"{f['loss']:.4f}"),
         )
         for name, f in figures.items()
     ]

@@ -6,24 +6,19 @@ from typing import Any
 import torch
 import transformers
 
+from jam_jax.bench import decode
 from jam_jax.config import CrossConfig, DecoderConfig
 from jam_jax.convert import families, rules
-from jam_jax.decode import engine
-from jam_jax.decode.settings import Sampling, Settings
-from jam_jax.models.model import LanguageConfig
-from jam_jax.streaming import of_array
-from jam_jax.tokens import TokenSpace
+from jam_jax.tokens import TEXT, TokenSpace
 
 
 class Peer:
     """`OPTForCausalLM` of a decoder's shape, on the accelerator if torch has one."""
 
     def __init__(
-        self, shape: DecoderConfig | CrossConfig, space: TokenSpace, params: dict | None, precision: str
+        self, shape: DecoderConfig | CrossConfig, space: TokenSpace, leaves: dict | None, precision: str
     ) -> None:
-        """With our weights, or random ones where `params` is None; for JAM-Cross, which has no like, one tower."""
-        import jax
-
+        """With our weights, or random ones where `leaves` is None; for JAM-Cross, which has no like, one tower."""
         transformers.logging.set_verbosity_error()
         torch.set_num_threads(os.cpu_count() or 1)
         decoder = shape.img if isinstance(shape, CrossConfig) else shape
@@ -33,27 +28,19 @@ class Peer:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         with torch.device(self.device):
             model: Any = transformers.OPTForCausalLM(transformers.OPTConfig(**settings))
-        self.same = params is not None
-        if params is not None:
-            held = rules.Exported(layout.table(decoder), jax.tree.map(of_array, params))
+        if leaves is not None:
+            held = rules.Exported(layout.table(decoder), leaves)
             state = {name: torch.from_numpy(held.read(name).copy()) for name in held.names()}
             found = model.load_state_dict(state, strict=False)
             assert not found.unexpected_keys and set(found.missing_keys) <= {"lm_head.weight"}, found
         self.model: Any = model.to(torch.float32 if precision == "float32" else torch.bfloat16).eval()
 
-    def agrees(self, decoding: tuple[LanguageConfig, dict], space: TokenSpace, length: int, count: int) -> bool | None:
-        """Whether both write the same so many tokens greedily; None with other weights than ours."""
-        from jam_jax.bench.decode import prompts
-
-        if not self.same:
-            return None
-        asked = prompts(space, length, 1)
-        greedy = Settings(text=Sampling(temperature=0.0), max_images=0, min_text=count, max_text=count)
-        ours = engine.generate(*decoding, space, asked, greedy)[0][:count]
-        # Ours writes text alone: the peer is kept from everything else.
-        other = [[i] for i in range(space.vocab_size) if space.modality[i] != 0]
-        theirs = self._generate(asked, count, {"do_sample": False, "bad_words_ids": other})
-        return theirs[0, length:].tolist() == ours
+    def greedy(self, space: TokenSpace, options: decode.Options) -> list[int]:
+        """The first tokens of text, the likeliest ones; as ours it is kept from everything else."""
+        asked, count = decode.prompts(space, options.prompt, 1), min(decode.COMPARED, options.tokens)
+        other = [[i] for i in range(space.vocab_size) if space.modality[i] != TEXT]
+        found = self._generate(asked, count, {"do_sample": False, "bad_words_ids": other})
+        return found[0, len(asked[0]) :].tolist()
 
     def ways(self, *, compiled: bool) -> dict[str, dict[str, Any]]:
         """How it can write, by name; the compiled way takes a minute before its first token."""
@@ -67,10 +54,9 @@ class Peer:
 
     def write(self, asked: list[list[int]], count: int, way: dict[str, Any]) -> None:
         """So many tokens behind every prompt, sampled as ours are."""
-        from jam_jax.bench.decode import SAMPLING
-
-        how: dict[str, Any] = {"do_sample": True, "top_k": 0, "top_p": SAMPLING.top_p}
-        self._generate(asked, count, how | {"temperature": SAMPLING.temperature} | way)
+        sampling = decode.SAMPLING
+        how: dict[str, Any] = {"do_sample": True, "top_k": 0, "top_p": sampling.top_p}
+        self._generate(asked, count, how | {"temperature": sampling.temperature} | way)
 
     def _generate(self, asked: list[list[int]], count: int, how: dict[str, Any]) -> torch.Tensor:
         ids = torch.tensor(asked, device=self.device)

@@ -202,13 +202,24 @@ def _full(program: Program, state: State) -> jax.Array:
     return full | jnp.any(drawing & (at >= prefill.slots_of(state.second)))
 
 
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
 def run(program: Program, params: dict, numbers: Numbers, state: State, tokens: jax.Array) -> tuple[State, jax.Array]:
     """Decode until every row has ended, the cache is full, or `tokens` are written; gives how many of these are left.
 
     Two loops take turns, so that the second stream is computed only while some row draws; a row that begins a picture
-    meanwhile just joins in.
+    meanwhile just joins in. The state is donated.
     """
+    return compiled(jax.default_backend())(program, params, numbers, state, tokens)
+
+
+@functools.cache
+def compiled(backend: str) -> Callable:
+    """`run`, to be compiled for a backend."""
+    return jax.jit(
+        _run, static_argnums=0, donate_argnums=3, compiler_options=few_rows.WIDE if backend == "cpu" else None
+    )
+
+
+def _run(program: Program, params: dict, numbers: Numbers, state: State, tokens: jax.Array) -> tuple[State, jax.Array]:
     Carry = tuple[State, jax.Array]
 
     def goes_on(carry: Carry) -> jax.Array:
@@ -218,14 +229,11 @@ def run(program: Program, params: dict, numbers: Numbers, state: State, tokens: 
     def drawing(carry: Carry) -> jax.Array:
         return jnp.any(states.draws(program.space, carry[0]))
 
-    rows = state.length.shape[0]
-    once, twice = (few_rows.suited(params, n) for n in (rows, 2 * rows))
-
     def plain(carry: Carry) -> Carry:
-        return steps.step(program, once, numbers, carry[0]), carry[1] - 1
+        return steps.step(program, params, numbers, carry[0]), carry[1] - 1
 
     def guided(carry: Carry) -> Carry:
-        return steps.guided_step(program, twice, numbers, carry[0]), carry[1] - 1
+        return steps.guided_step(program, params, numbers, carry[0]), carry[1] - 1
 
     if state.second is None:
         return jax.lax.while_loop(goes_on, plain, (state, tokens))

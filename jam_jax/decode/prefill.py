@@ -17,7 +17,7 @@ from jam_jax import sharding
 from jam_jax.decode.requests import Request
 from jam_jax.decode.state import DRAWING, ENDED, State
 from jam_jax.decode.step import Program
-from jam_jax.models import few_rows, model
+from jam_jax.models import model
 from jam_jax.models.model import LanguageConfig
 from jam_jax.tokens import IMAGE, TEXT, TokenSpace
 
@@ -144,7 +144,7 @@ def _read_chunk(
 ) -> model.Cache:
     """Read tokens [B, T] at the positions from `first` on; pads at the right are written over later."""
     positions = jnp.broadcast_to(first + jnp.arange(tokens.shape[1]), tokens.shape)
-    return model.forward(config, few_rows.suited(params, tokens.size), tokens, positions, cache)[1]
+    return model.forward(config, params, tokens, positions, cache)[1]
 
 
 def slots_of(cache: Any) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 
 from jam_jax.decode import prefill, weights
 from jam_jax.losses import token_nll
-from jam_jax.models import few_rows, model
+from jam_jax.models import model
 from jam_jax.models.model import LanguageConfig
 
 
@@ -47,6 +47,5 @@ def _score(
 ) -> tuple[jax.Array, model.Cache]:
     """tokens [B, T + 1] of which the first stands at the position `first` → nll [B, T] of the others, and the cache."""
     positions = jnp.broadcast_to(first + jnp.arange(tokens.shape[1] - 1), (tokens.shape[0], tokens.shape[1] - 1))
-    params = few_rows.suited(params, positions.size)
     logits, cache = model.forward(config, params, tokens[:, :-1], positions, cache)
     return token_nll(logits, tokens[:, 1:]), cache

@@ -1,7 +1,7 @@
 """A model's parameters as they decode: layer by layer, in the type that they are multiplied in, or in 8 bits.
 
 Decoding reads every weight once a token, and reading is what it takes time for. So nothing is cut out of a stack or
-converted on the way, fewer bits are less to read, and on a CPU matrices lie as `few_rows` reads them.
+converted on the way, and fewer bits are less to read.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ TOP = 127  # the largest 8-bit value in use, so that both signs have the same
 class _Form:
     dtype: Any  # of matrices
     eight_bits: bool
-    strands: bool
+    few_rows: bool
 
 
 def is_ready(params: dict) -> bool:
@@ -46,7 +46,7 @@ def prepare(
     """The config and the parameters that decode; `params` are as they are stored, and may be dropped afterwards.
 
     bfloat16 computes in it too. int8 keeps every matrix as int8 with one float32 step for each of its outputs.
-    `rows` that decode at once, if few, let a CPU keep matrices in strands; a mesh takes whole ones.
+    With few `rows` at once a CPU has the table of the outputs as `few_rows` reads it.
     """
     config, form = _asked(config, precision, rows)
     return config, _prepare(config, form, params)
@@ -94,7 +94,7 @@ def _ready(config: LanguageConfig, form: _Form, stored: dict[str, Any]) -> dict[
 def _asked(config: LanguageConfig, precision: Precision, rows: int | None) -> tuple[LanguageConfig, _Form]:
     if precision in ("float32", "bfloat16"):
         config = _with_dtype(config, precision)
-    return config, _Form(config.decoders[0].dtype, precision == "int8", few_rows.suit(rows))
+    return config, _Form(config.decoders[0].dtype, precision == "int8", few_rows.few(rows))
 
 
 def _with_dtype(config: LanguageConfig, dtype: Any) -> LanguageConfig:
@@ -115,10 +115,10 @@ def _prepare(config: LanguageConfig, form: _Form, params: dict) -> dict:
 
     kept = {name: value for name, value in params.items() if name not in STACKS}
     found = _formed(form, kept)
-    if form.strands and kept:
+    if form.few_rows and kept:
         # The table of the outputs is read along its ids, that of the inputs row by row: two layouts, even if tied.
         held, name = (found, "unembed") if "unembed" in found else (found["embed"], "tokens")
-        found |= {"head": few_rows.split(held[name].T, 1)}
+        found |= {"head": held[name].T}
         found |= {"head_step": held[name + "_step"]} if form.eight_bits else {}
         found = {name: value for name, value in found.items() if not name.startswith("unembed")}
     if isinstance(config, DecoderConfig):
@@ -139,8 +139,7 @@ def _formed(form: _Form, tree: dict) -> dict:
             found[name] = value
         else:
             matrix, step = _quantised(name, value) if form.eight_bits else (value.astype(form.dtype), None)
-            split = form.strands and name in MATRICES
-            found[name] = few_rows.split(matrix, MATRICES[name]) if split else matrix
+            found[name] = matrix
             if step is not None:
                 found[name + "_step"] = step
     return found

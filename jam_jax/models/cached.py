@@ -8,15 +8,15 @@ Layers come one after another, each with its own parameters and cache (`decode.w
 copy every layer's weights and cache out of a stack, and the cache back into it, in more time than the layer takes.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jam_jax.config import CrossConfig, DecoderConfig
-from jam_jax.models import attention, decoder, one_row
+from jam_jax.models import attention, decoder, few_rows, one_row
 from jam_jax.models.attention import KV
-from jam_jax.models.few_rows import Strands
 from jam_jax.models.layers import Params, feed_forward, norm, times
 from jam_jax.sharding import shard
 
@@ -91,7 +91,7 @@ def _logits(config: DecoderConfig, params: Params, x: jax.Array, wanted: Wanted 
     """Normalised states [B, T, D] → logits [B, T, V] float32."""
     if "head" in params:
         x = x.astype(jnp.float32)
-        if wanted is None or not isinstance(params["head"], Strands):
+        if wanted is None or not few_rows.suit(math.prod(x.shape[:-1]), params["head"]):
             return times(params, "head", "BTD,DV->BTV", x)
         logits, step = _parts_of_logits(params["head"], x, wanted), params.get("head_step")
         return logits if step is None else logits * step
@@ -100,17 +100,17 @@ def _logits(config: DecoderConfig, params: Params, x: jax.Array, wanted: Wanted 
     return logits if step is None else logits * step
 
 
-def _parts_of_logits(head: Strands, x: jax.Array, wanted: Wanted) -> jax.Array:
-    """As `head.times`, without reading the columns that are not wanted; these logits are -inf."""
+def _parts_of_logits(head: jax.Array, x: jax.Array, wanted: Wanted) -> jax.Array:
+    """x [B, T, D] times the head [D, V], without reading the columns that are not wanted; these logits are -inf."""
 
     def part(first: int, last: int, read: jax.Array) -> jax.Array:
         nothing = jnp.full((*x.shape[:-1], last - first), -jnp.inf, x.dtype)
-        return jax.lax.cond(read, lambda: head.columns(first, last).times(x), lambda: nothing)
+        return jax.lax.cond(read, lambda: few_rows.product(1, x, head[:, first:last]), lambda: nothing)
 
     kinds = (
         (0, wanted.first, wanted.other),
         (wanted.first, wanted.last, wanted.image),
-        (wanted.last, head.outer[0], wanted.other),
+        (wanted.last, head.shape[1], wanted.other),
     )
     return jnp.concatenate([part(*kind) for kind in kinds], axis=-1)
 

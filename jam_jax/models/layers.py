@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 
 from jam_jax.config import DecoderConfig
-from jam_jax.models.few_rows import Strands
 from jam_jax.models.products import product
 
 Params = dict
@@ -79,8 +78,7 @@ def rope(config: DecoderConfig, x: jax.Array, positions: jax.Array) -> jax.Array
 
 def times(params: Params, name: str, equation: str, x: jax.Array) -> jax.Array:
     """The einsum of x and the weight `name`, in x's dtype; `{name}_step` holds the steps of one kept in 8 bits."""
-    weight = params[name]
-    y = weight.times(x) if isinstance(weight, Strands) else product(equation, x, weight.astype(x.dtype))
+    y = product(equation, x, params[name])
     step = params.get(name + "_step")
     return y if step is None else y * step.astype(y.dtype)
 

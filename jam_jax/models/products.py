@@ -6,25 +6,29 @@ training a tenth of a step. Like every custom_vjp they have no forward-mode deri
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from jam_jax import sharding
+from jam_jax.models import few_rows
 
 
 def product(equation: str, x: jax.Array, weight: jax.Array) -> jax.Array:
-    """The einsum of x and a weight, over x's last axes and the weight's first ones, in their order.
+    """The einsum of x and a weight in x's dtype, over x's last axes and the weight's first ones, in their order.
 
     Its name is for rematerialisation, whose policies do not see what a custom_vjp holds.
     """
     if sharding.platform() != "cpu":
-        return jnp.einsum(equation, x, weight)
+        return jnp.einsum(equation, x, weight.astype(x.dtype))
     of_x, of_weight, of_y = equation.replace("->", ",").split(",")
     inner = len(set(of_x) & set(of_weight))
     assert of_x[-inner:] == of_weight[:inner] and of_y == of_x[:-inner] + of_weight[inner:], equation
-    return checkpoint_name(_product(inner, x, weight), "product")
+    if few_rows.suit(math.prod(x.shape[:-inner]), weight):
+        return few_rows.product(inner, x, weight)
+    return checkpoint_name(_product(inner, x, weight.astype(x.dtype)), "product")
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -41,10 +45,12 @@ def _backward(inner: int, kept: tuple[jax.Array, jax.Array], gradient: jax.Array
     x, weight = kept
     lead = range(x.ndim - inner)
     outer = range(x.ndim - inner, gradient.ndim), range(inner, weight.ndim)
-    return (
-        jax.lax.dot_general(gradient, weight, (outer, ((), ()))),
-        jax.lax.dot_general(x, gradient, ((lead, lead), ((), ()))),
-    )
+    of_x = jax.lax.dot_general(gradient, weight, (outer, ((), ())))
+    if x.size <= gradient.size + weight.size:
+        return of_x, jax.lax.dot_general(x, gradient, ((lead, lead), ((), ())))
+    # XLA copies the first operand into another order: here the gradient, and what comes out, are less than x.
+    turned = jax.lax.optimization_barrier(jax.lax.dot_general(gradient, x, ((lead, lead), ((), ()))))
+    return of_x, jnp.moveaxis(turned, range(-inner, 0), range(inner))
 
 
 _product.defvjp(_forward, _backward)

@@ -1,0 +1,65 @@
+"""Sides of a benchmark that take turns, each in a process of its own, as its users run it.
+
+So none of them runs beside what another left behind: threads that still wait for more work, a heap, settings.
+"""
+
+import multiprocessing
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+Calls = dict[str, Callable[[], Any]]  # what a side can do, by name; what they give is pickled
+
+
+class Answer(NamedTuple):
+    """What a call gave, and how long it took in its process."""
+
+    value: Any
+    seconds: float
+
+
+class Side:
+    """A process that makes its calls when it starts, and runs one of them whenever it is asked to."""
+
+    def __init__(self, name: str, make: Callable[..., Calls], *args: Any) -> None:
+        """`make(*args)`, a function of a module, gives the calls; it runs in the process."""
+        context = multiprocessing.get_context("spawn")
+        self._name = name
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, make, args), daemon=True)
+        self._process.start()
+        theirs.close()  # so that its end is seen here
+
+    def ask(self, call: str) -> Answer:
+        """Have it run a call; ValueError if the process failed, with what it said, or ended."""
+        try:
+            self._pipe.send(call)
+            answer, fault = self._pipe.recv()
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            self._process.join()
+            raise ValueError(f"the process of {self._name} ended, with status {self._process.exitcode}") from None
+        if fault:
+            raise ValueError(f"{self._name}: {fault}")
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        self._pipe.close()
+        self._process.join()
+
+
+def _serve(pipe: Connection, make: Callable[..., Calls], args: tuple) -> None:
+    calls: Calls = {}
+    while True:
+        try:
+            call = pipe.recv()
+        except EOFError:
+            return
+        try:
+            calls = calls or make(*args)
+            start = time.perf_counter()
+            value = calls[call]()
+            pipe.send((Answer(value, time.perf_counter() - start), ""))
+        except (ImportError, OSError, ValueError) as error:
+            pipe.send((None, str(error)))
