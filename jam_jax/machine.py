@@ -52,7 +52,11 @@ def _take_large_pages() -> None:
     _set(_TOP_PAD, _LARGE)
     libc.free(libc.malloc(2**26))  # more than is left of the heap as it is
     _set(_TOP_PAD, 2**17)  # glibc's own
-    for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
+    try:
+        maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # a system that shows no process to itself: it goes without
+        return
+    for line in maps.splitlines():
         if line.endswith("[heap]"):
             first, last = (int(end, 16) for end in line.split()[0].split("-"))
             libc.madvise(first, last - first, _MADV_HUGEPAGE)  # where there are none, all stays as it is

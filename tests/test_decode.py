@@ -3,11 +3,12 @@
 import dataclasses
 import re
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jam_jax.decode import engine, prefill, requests
+from jam_jax.decode import engine, prefill, requests, weights
 from jam_jax.decode import state as states
 from jam_jax.decode.settings import Sampling, Settings
 from jam_jax.decode.state import DRAWING, FILLING, WRITING, Numbers
@@ -27,6 +28,7 @@ from tests.uncached import (
     TEXT_ONLY,
     TINY,
     WARM,
+    WIDE,
     decode,
     ready,
     uncached,
@@ -98,6 +100,30 @@ def test_one_row_equals_an_uncached_decoder(settings: Settings) -> None:
         keys = engine.row_keys(seed, 1)
         answer = decode("wide", JAM, [prompt], settings, keys=keys, few=True)
         assert answer == [uncached("wide", JAM, prompt, settings, keys[0])]
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_one_row_reads_narrow_weights_as_they_lie(
+    precision: weights.Precision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Widened before the loop they would be read, and held, in float32; and they give what whole matrices give."""
+    config, params = weights.prepare(WIDE, PARAMS["wide"], precision, rows=1)
+    asked = requests.read(config, JAM, PROMPTS[2:3], GUIDED)
+    sizes = prefill.Sizes(buffer=64, first=64, most=64, opened=64, longest=2)
+
+    def compiled() -> int:
+        program = Program(config, JAM)
+        state = prefill.start(program, params, asked, engine.row_keys(0, 1), 1, sizes)
+        lowered = engine.compiled("cpu").lower(program, params, Numbers.of([GUIDED]), state, jnp.int32(64))
+        return lowered.compile().memory_analysis().temp_size_in_bytes
+
+    narrow = sum(leaf.nbytes for leaf in jax.tree.leaves(params["layers"]))
+    assert compiled() < narrow / 2
+    few = engine.generate(config, params, JAM, PROMPTS[2:3], GUIDED, seed=1)
+    monkeypatch.setattr(few_rows, "MOST", 0)
+    jax.clear_caches()
+    assert few == engine.generate(config, params, JAM, PROMPTS[2:3], GUIDED, seed=1)
+    jax.clear_caches()
 
 
 def test_a_row_decodes_as_it_would_alone() -> None:

@@ -151,17 +151,18 @@ def test_weights_of_eight_bits_answer_too(directory: Path) -> None:
     assert len(answer.pictures) == 1
 
 
+@pytest.mark.parametrize("rows", [1, 2])
 @pytest.mark.parametrize("precision", ["model", "int8"])
 def test_a_model_to_decode_alone_answers_the_same_from_weights_kept_once(
-    directory: Path, precision: weights.Precision
+    directory: Path, precision: weights.Precision, rows: int
 ) -> None:
     config = checkpoint.read_model_config(directory)
     stored = {leaf.shape for path, leaf in paths(checkpoint.shapes(config)).items() if path.startswith("layers/")}
     before = {id(array) for array in jax.live_arrays()}
-    alone = jam_jax.load(directory, precision, rows=2)
+    alone = jam_jax.load(directory, precision, rows=rows)
     kept = [array for array in jax.live_arrays() if id(array) not in before]
     assert not stored & {array.shape for array in kept}, "a stack as it is stored"
-    ready = jax.tree.leaves(alone.decoding(2))
+    ready = jax.tree.leaves(alone.decoding(rows))
     assert sum(array.nbytes for array in kept) == sum(leaf.nbytes for leaf in ready if isinstance(leaf, jax.Array))
     whole = jam_jax.load(directory, precision)
     asked: list[prompts.Prompt] = ["a red circle", "a blue"]

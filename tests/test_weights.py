@@ -117,7 +117,7 @@ def restored(tree: dict) -> dict:
 @pytest.mark.parametrize("name", ["decoder", "cross"])
 @pytest.mark.long
 def test_eight_bits_decode_as_the_rounded_model(name: str) -> None:
-    config, ready = weights.prepare(CONFIGS[name], PARAMS[name], "int8", rows=4 if name == "decoder" else None)
+    config, ready = weights.prepare(CONFIGS[name], PARAMS[name], "int8")
     _, whole = weights.prepare(CONFIGS[name], PARAMS[name], "int8")
     found = engine.generate(config, ready, JAM, PROMPTS, GUIDED, seed=2)
     assert found == engine.generate(config, restored(whole), JAM, PROMPTS, GUIDED, seed=2)

@@ -4,6 +4,8 @@ So none of them runs beside what another left behind: threads that still wait fo
 """
 
 import multiprocessing
+import os
+import signal
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -44,22 +46,27 @@ class Side:
         return answer
 
     def close(self) -> None:
-        """End the process."""
+        """End the process, whatever it is at."""
         self._pipe.close()
+        self._process.terminate()
         self._process.join()
 
 
 def _serve(pipe: Connection, make: Callable[..., Calls], args: tuple) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever asks is told, and ends this
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # sides share an accelerator
     calls: Calls = {}
+    said: tuple[Answer | None, str]
     while True:
         try:
             call = pipe.recv()
-        except EOFError:
+        except (EOFError, OSError):
             return
         try:
             calls = calls or make(*args)
             start = time.perf_counter()
             value = calls[call]()
-            pipe.send((Answer(value, time.perf_counter() - start), ""))
+            said = Answer(value, time.perf_counter() - start), ""
         except (ImportError, OSError, ValueError) as error:
-            pipe.send((None, str(error)))
+            said = None, str(error)
+        pipe.send(said)

@@ -19,14 +19,17 @@ WIDE = {"xla_cpu_prefer_vector_width": 512}
 
 
 def few(rows: int | None) -> bool:
-    """Whether so many rows at once, which guidance doubles, are few, on a CPU."""
-    return rows is not None and 2 * rows <= MOST and jax.default_backend() == "cpu"
+    """Whether so many rows at once, which guidance doubles, are few, on a CPU without a mesh."""
+    return rows is not None and 2 * rows <= MOST and _here()
 
 
 def suit(rows: int, matrix: jax.Array) -> bool:
-    """Whether to multiply so many rows with a matrix here: on a CPU, without a mesh."""
-    here = jax.default_backend() == "cpu" and jax.sharding.get_abstract_mesh().empty
-    return here and rows <= MOST and matrix.size >= LEAST
+    """Whether to multiply so many rows with a matrix so: a few with a large one, on a CPU without a mesh."""
+    return 0 < rows <= MOST and matrix.size >= LEAST and _here()
+
+
+def _here() -> bool:
+    return jax.default_backend() == "cpu" and jax.sharding.get_abstract_mesh().empty
 
 
 def product(inner: int, x: jax.Array, matrix: jax.Array) -> jax.Array:
@@ -35,10 +38,15 @@ def product(inner: int, x: jax.Array, matrix: jax.Array) -> jax.Array:
     In x's dtype, computed in float32 whatever the matrix's; of `inner` the number of axes.
     """
     lead, depth = x.shape[: x.ndim - inner], math.prod(matrix.shape[:inner])
+    if matrix.dtype != jnp.float32:
+        # Otherwise XLA widens the matrix once, before the loop over tokens, and reads that.
+        x, matrix = jax.lax.optimization_barrier((x, matrix))
+    if matrix.dtype == jnp.bfloat16:
+        matrix = jax.lax.bitcast_convert_type(matrix, jnp.uint16)
     blocks = _blocks(depth)
     rows = x.astype(jnp.float32).reshape(-1, blocks, depth // blocks)
     parts = matrix.reshape(blocks, depth // blocks, -1)
-    sums = [sum(row[j, :, None] * parts[j].astype(jnp.float32) for j in range(blocks)) for row in rows]
+    sums = [sum(row[j, :, None] * _widened(parts[j]) for j in range(blocks)) for row in rows]
     # Fused with the products, what is left of the sum would not be vectorised.
     if len(sums) == 1:
         found = jnp.ones(depth // blocks) @ jax.lax.optimization_barrier(sums[0])
@@ -46,6 +54,13 @@ def product(inner: int, x: jax.Array, matrix: jax.Array) -> jax.Array:
         both = jax.lax.optimization_barrier(jax.lax.complex(*sums)).sum(0)
         found = jnp.stack([both.real, both.imag])
     return found.reshape(*lead, *matrix.shape[inner:]).astype(x.dtype)
+
+
+def _widened(part: jax.Array) -> jax.Array:
+    """In float32; uint16 are the bits of bfloat16, the upper half of a float32's, whose own conversion is slow."""
+    if part.dtype != jnp.uint16:
+        return part.astype(jnp.float32)
+    return jax.lax.bitcast_convert_type(part.astype(jnp.uint32) << 16, jnp.float32)
 
 
 def _blocks(depth: int) -> int:
