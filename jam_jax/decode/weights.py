@@ -46,8 +46,8 @@ def prepare(
     """The config and the parameters that decode; `params` are as they are stored, and may be dropped afterwards.
 
     bfloat16 computes in it too. int8 keeps every matrix as int8 with one float32 step for each of its outputs.
-    With few `rows` at once a CPU has the table of the outputs as `few_rows` reads it; leave them out for parameters that
-    are to be placed on a mesh.
+    With few `rows` at once a CPU has the table of the outputs as `few_rows` reads it; leave them out for parameters
+    that are to be placed on a mesh.
     """
     config, form = _asked(config, precision, rows)
     return config, _prepare(config, form, params)
