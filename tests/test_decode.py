@@ -114,7 +114,7 @@ def test_one_row_reads_narrow_weights_as_they_lie(
     def compiled() -> int:
         program = Program(config, JAM)
         state = prefill.start(program, params, asked, engine.row_keys(0, 1), 1, sizes)
-        lowered = engine.compiled("cpu").lower(program, params, Numbers.of([GUIDED]), state, jnp.int32(64))
+        lowered = engine.compiled(True).lower(program, params, Numbers.of([GUIDED]), state, jnp.int32(64))
         return lowered.compile().memory_analysis().temp_size_in_bytes
 
     narrow = sum(leaf.nbytes for leaf in jax.tree.leaves(params["layers"]))
@@ -390,7 +390,7 @@ def test_the_loop_copies_no_cache() -> None:
     sizes = prefill.Sizes(buffer=64, first=64, most=64, opened=64, longest=2)
     state = prefill.start(program, params, asked, engine.row_keys(0, 4), 4, sizes)
     text = (
-        engine.compiled("cpu")
+        engine.compiled(False)
         .lower(program, params, Numbers.of([GUIDED] * 4), state, jnp.int32(64))
         .compile()
         .as_text()

@@ -47,7 +47,8 @@ class Side:
 
     def close(self) -> None:
         """End the process, whatever it is at."""
-        self._pipe.close()
+        self._pipe.close()  # which ends one that waits
+        self._process.join(timeout=5)
         self._process.terminate()
         self._process.join()
 

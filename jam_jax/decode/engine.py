@@ -208,15 +208,13 @@ def run(program: Program, params: dict, numbers: Numbers, state: State, tokens: 
     Two loops take turns, so that the second stream is computed only while some row draws; a row that begins a picture
     meanwhile just joins in. The state is donated.
     """
-    return compiled(jax.default_backend())(program, params, numbers, state, tokens)
+    return compiled(few_rows.few(state.length.shape[0]))(program, params, numbers, state, tokens)
 
 
 @functools.cache
-def compiled(backend: str) -> Callable:
-    """`run`, to be compiled for a backend."""
-    return jax.jit(
-        _run, static_argnums=0, donate_argnums=3, compiler_options=few_rows.WIDE if backend == "cpu" else None
-    )
+def compiled(few: bool) -> Callable:
+    """`run`, to be compiled for few rows or for many."""
+    return jax.jit(_run, static_argnums=0, donate_argnums=3, compiler_options=few_rows.WIDE if few else None)
 
 
 def _run(program: Program, params: dict, numbers: Numbers, state: State, tokens: jax.Array) -> tuple[State, jax.Array]:

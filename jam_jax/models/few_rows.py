@@ -14,7 +14,7 @@ import jax.numpy as jnp
 MOST = 2  # rows, guidance's too; XLA multiplies more of them faster than this does
 LEAST = 2**16  # numbers of a matrix; the processor's cache holds smaller ones
 WINDOW = 32  # XLA's CPU backend sums so many rows or fewer one number at a time
-# Options of programs that multiply few rows: by default XLA uses half of wide registers, too slow for two rows.
+# Options of programs of few rows: by default XLA uses half of wide registers, too slow for two; more rows lose by it.
 WIDE = {"xla_cpu_prefer_vector_width": 512}
 
 
