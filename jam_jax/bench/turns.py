@@ -22,7 +22,7 @@ class Answer(NamedTuple):
 
 
 class Side:
-    """A process that makes its calls when it starts, and runs one of them whenever it is asked to."""
+    """A process that makes its calls when it is first asked, and runs one of them whenever it is."""
 
     def __init__(self, name: str, make: Callable[..., Calls], *args: Any) -> None:
         """`make(*args)`, a function of a module, gives the calls; it runs in the process."""
@@ -70,4 +70,7 @@ def _serve(pipe: Connection, make: Callable[..., Calls], args: tuple) -> None:
             said = Answer(value, time.perf_counter() - start), ""
         except (ImportError, OSError, ValueError) as error:
             said = None, str(error)
-        pipe.send(said)
+        try:
+            pipe.send(said)
+        except BrokenPipeError:  # nobody waits for it any more
+            return
