@@ -6,6 +6,8 @@ Everything is per row and takes its numbers as arrays, so that rows with differe
 import jax
 import jax.numpy as jnp
 
+BLOCK = 128  # tokens whose mass is summed apart, so that a draw looks into one block only
+
 
 def guide(conditional: jax.Array, unconditional: jax.Array, strength: jax.Array) -> jax.Array:
     """Classifier-free guidance `u + a (c - u)` on logits [B, V]; strength a is a scalar or [B, 1]."""
@@ -51,25 +53,24 @@ def sample(keys: jax.Array, logits: jax.Array, temperature: jax.Array, top_k: ja
     """One token per row: keys [B], logits [B, V] float32, the rest [B] → int32 [B]; temperature 0 takes the likeliest.
 
     Taken are only the `top_k` likeliest tokens and, of those, the likeliest of mass `top_p`, with the one that crosses
-    it (metaseq's code) and all that are as likely as the last; 0 and 1 are no limits. Tokens at -inf are never taken.
-    A row's token depends on its own key and logits only.
+    it (metaseq's code) and all that are as likely as the last; 0 and 1 are no limits. Tokens at -inf are never taken;
+    one at NaN is the least likely of the others. A row's token depends on its own key and logits only.
 
-    Nothing is sorted. The largest of logits plus Gumbel noise among the tokens within the limits is the first within
-    them when all tokens are tried from the largest sum on, and how many tokens, and how much mass, lie above one token
-    is one pass. What is less likely than one that is out is out too, so that two or three tries are the rule.
+    Nothing is sorted: a token is drawn from all of them, and again from those that are likelier if it is outside of
+    the limits, which gives each within them its share. How many tokens, and how much mass, lie above one is one pass.
+    The n-th draw of a row takes its number from its key, folded with n.
     """
     hot = temperature > 0
-    scaled = logits / jnp.where(hot, temperature, 1)[:, None]
-    noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[-1:], jnp.float32))(keys)
-    ranked = scaled + jnp.where(hot[:, None], noise, 0)
+    scaled = _finite(logits / jnp.where(hot, temperature, 1)[:, None])
+    likeliest = scaled.max(axis=-1, keepdims=True)
+    mass = jnp.where(hot[:, None], jnp.exp(scaled - likeliest), (scaled == likeliest).astype(scaled.dtype))
     top_k, top_p = jnp.where(hot, top_k, 0), jnp.where(hot, top_p, 1)
-    mass = jnp.exp(scaled - scaled.max(axis=-1, keepdims=True))
     bound = top_p * _mass_within(scaled, mass, top_k, top_p)
     limited = (top_k > 0) | (top_p < 1)
 
-    def best(ranked: jax.Array) -> tuple[jax.Array, jax.Array]:
-        token = jnp.argmax(ranked, axis=-1).astype(jnp.int32)
-        return token, jnp.take_along_axis(scaled, token[:, None], axis=-1)
+    def draw(mass: jax.Array, number: jax.Array | int) -> jax.Array:
+        shares = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, number)))(keys)
+        return _at(mass, jnp.where(hot, shares, 0))
 
     def outside(value: jax.Array) -> jax.Array:
         above = scaled > value
@@ -78,17 +79,48 @@ def sample(keys: jax.Array, logits: jax.Array, temperature: jax.Array, top_k: ja
         heavy = (top_p < 1) & (jnp.sum(jnp.where(above, mass, 0), axis=-1) >= bound)
         return limited & (count > 0) & (((top_k > 0) & (count >= top_k)) | heavy)
 
+    def value_of(token: jax.Array) -> jax.Array:
+        return jnp.take_along_axis(scaled, token[:, None], axis=-1)
+
     Carry = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 
     def again(carry: Carry) -> Carry:
-        ranked, _, value, out = carry
-        ranked = jnp.where(out[:, None] & (scaled <= value), -jnp.inf, ranked)
-        token, value = best(ranked)
-        return ranked, token, value, outside(value)
+        number, left, token, out = carry
+        left = jnp.where(out[:, None] & (scaled <= value_of(token)), 0, left)
+        token = jnp.where(out, draw(left, number), token)
+        return number + 1, left, token, outside(value_of(token))
 
-    token, value = best(ranked)
-    carry = jax.lax.while_loop(lambda carry: jnp.any(carry[3]), again, (ranked, token, value, outside(value)))
-    return carry[1]
+    token = draw(mass, 0)
+    first = (jnp.int32(1), mass, token, outside(value_of(token)))
+    return jax.lax.while_loop(lambda carry: jnp.any(carry[3]), again, first)[2]
+
+
+def _finite(values: jax.Array) -> jax.Array:
+    """The values, of which only -inf is not finite, and the same wherever they are read.
+
+    Where XLA computes them anew for one reader of several, from numbers that it does not round to bfloat16 there, a
+    token would be likelier than itself, and no draw within the limits.
+    """
+    limits = jnp.finfo(values.dtype)
+    found = jnp.nan_to_num(values, nan=limits.min, posinf=limits.max, neginf=-jnp.inf)
+    return jax.lax.optimization_barrier(found)
+
+
+def _at(mass: jax.Array, shares: jax.Array) -> jax.Array:
+    """The tokens [B], int32, that lie at the shares [B] in [0, 1) of the mass [B, V], in the order of their ids."""
+    blocks = jnp.pad(mass, ((0, 0), (0, -mass.shape[-1] % BLOCK))).reshape(mass.shape[0], -1, BLOCK)
+    sums = blocks.sum(axis=-1)
+    block, rest = _cut(sums, shares * sums.sum(axis=-1))
+    place, _ = _cut(jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0], rest)
+    return block * BLOCK + place
+
+
+def _cut(mass: jax.Array, depth: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """What lies at `depth` [B] of mass [B, N], as int32 [B], and how deep inside of it; always something with mass."""
+    starts = jnp.cumsum(mass, axis=-1) - mass
+    reached = (mass > 0) & (starts <= depth[:, None])
+    at = jnp.max(jnp.where(reached, jnp.arange(mass.shape[-1], dtype=jnp.int32), 0), axis=-1)
+    return at, depth - jnp.take_along_axis(starts, at[:, None], axis=-1)[:, 0]
 
 
 def _mass_within(scaled: jax.Array, mass: jax.Array, top_k: jax.Array, top_p: jax.Array) -> jax.Array:

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from jam_jax import sampling
+from jam_jax.decode.settings import Sampling
+from tests.uncached import choose
 
 sample = jax.jit(sampling.sample)
 
@@ -46,27 +48,27 @@ def test_forbidden_tokens_take_no_mass() -> None:
     assert kept(0, 0.45, np.array([0.1, 0.0, 0.05, 0.3, 0.15], np.float32)) == [3]
 
 
-def by_sorting(logits: np.ndarray, noise: np.ndarray, temperature: float, top_k: int, top_p: float) -> int:
-    """The same choice by a sort, in float64."""
-    order = np.argsort(-logits, kind="stable")[: top_k or None]
-    p = np.exp((logits[order] - logits[order[0]]) / temperature)
-    p /= p.sum()
-    inside = order[(np.cumsum(p) - p < top_p) | (top_p == 1)]
-    return int(inside[np.argmax(logits[inside] / temperature + noise[inside])])
-
-
 def test_tokens_are_those_that_a_sort_would_choose() -> None:
     rng = np.random.default_rng(0)
     limits = [(t, k, p) for t in (0.5, 1.0, 3.0) for k in (0, 1, 7, 300, 2000) for p in (0.05, 0.5, 0.9, 0.999, 1.0)]
     rows, size = len(limits), 1000
     keys = jax.random.split(jax.random.key(1), rows)
-    noise = jax.vmap(lambda key: jax.random.gumbel(key, (size,), jnp.float32))(keys)
     for spread in (0.3, 3.0):
         logits = rng.normal(0, spread, (rows, size)).astype(np.float32)
         logits[:, rng.integers(0, size, 100)] = -np.inf
-        found = jax.jit(sampling.sample)(keys, logits, *(jnp.array(column) for column in zip(*limits, strict=True)))
+        found = sample(keys, logits, *(jnp.array(column) for column in zip(*limits, strict=True)))
         for row, (t, k, p) in enumerate(limits):
-            assert found[row] == by_sorting(logits[row].astype(np.float64), np.asarray(noise[row]), t, k, p)
+            of = Sampling(temperature=t, top_k=k, top_p=p)
+            assert found[row] == choose(logits[row].astype(np.float64), range(size), of, keys[row])
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_broken_logits_end_and_take_what_is_allowed(broken: float) -> None:
+    logits = np.full((3, 300), -np.inf, np.float32)
+    logits[0, 200:], logits[1, 200:], logits[1, 250], logits[2, 200:250] = broken, 1.0, broken, broken
+    limits = jnp.full(3, 0.5), jnp.full(3, 7), jnp.full(3, 0.9)
+    found = np.asarray(sample(jax.random.split(jax.random.key(0), 3), logits, *limits))
+    assert (found >= 200).all() and found[2] < 250
 
 
 def test_kth_largest_is_that_of_a_sort() -> None:
@@ -107,6 +109,13 @@ def test_samples_follow_the_distribution() -> None:
     np.testing.assert_allclose(shares, PROBABILITIES, atol=0.015)
     sharp = PROBABILITIES**2 / np.sum(PROBABILITIES**2)
     np.testing.assert_allclose(np.bincount(draw(20_000, 0.5), minlength=5) / 20_000, sharp, atol=0.015)
+
+
+def test_samples_within_limits_follow_the_distribution() -> None:
+    inside = np.where(PROBABILITIES >= 0.15, PROBABILITIES, 0)
+    for limits in ((3, 1.0), (0, 0.8)):
+        shares = np.bincount(draw(20_000, 1.0, *limits), minlength=5) / 20_000
+        np.testing.assert_allclose(shares, inside / inside.sum(), atol=0.015)
 
 
 def test_temperature_comes_before_top_p() -> None:

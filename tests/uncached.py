@@ -5,6 +5,7 @@ Beside it the tiny models, vocabularies and settings that tests of decoding shar
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -66,7 +67,8 @@ PROMPTS = [[2, 5, 9, 7], [2, 11], [2, 4, 6, 28], [2, 8, 8, 8, 8, 8, 8, 8, 10]]  
 FULL = {
     name: jax.jit(lambda p, t, n, c=config: model.forward(c, p, t)[0][0, n - 1]) for name, config in CONFIGS.items()
 }
-NOISE = jax.jit(lambda key, n: jax.random.gumbel(jax.random.fold_in(key, n), (JAM.vocab_size,), jnp.float32))
+FOLD = jax.jit(jax.random.fold_in)
+SHARE = jax.jit(lambda key, number: jax.random.uniform(jax.random.fold_in(key, number)))
 
 
 @functools.cache
@@ -143,7 +145,7 @@ def uncached(
             own = {i for i in ids if space.modality[i] == (IMAGE if code else TEXT)}
             factor = how.repetition_penalty
             logits = np.array([(v / factor if v > 0 else v * factor) if i in own else v for i, v in enumerate(logits)])
-            token = choose(logits, may, how, np.asarray(NOISE(key, len(ids))))
+            token = choose(logits, may, how, FOLD(key, len(ids)))
         ids.append(token)
         texts += int(space.modality[token] == TEXT)
         if spans:
@@ -168,13 +170,20 @@ def contrasted(c: np.ndarray, u: np.ndarray, may: list[int], settings: Settings)
     return found
 
 
-def choose(logits: np.ndarray, may: list[int], how: Sampling, noise: np.ndarray) -> int:
-    """One of the allowed ids."""
-    order = sorted((i for i in set(may) if logits[i] > -np.inf), key=lambda i: -logits[i])
+def choose(logits: np.ndarray, may: Sequence[int], how: Sampling, key: jax.Array) -> int:
+    """One of the allowed ids, by sorting: drawn from all that are left, in their order, until it is within the limits."""
+    left = np.array([i for i in sorted(set(may)) if logits[i] > -np.inf])
+    order = left[np.argsort(-logits[left], kind="stable")]
     if how.temperature == 0:
-        return order[0]
+        return int(order[0])
+    mass = np.exp((logits - logits[order[0]]) / how.temperature)
     order = order[: how.top_k or None]
-    p = np.exp((logits[order] - logits[order[0]]) / how.temperature)
-    p /= p.sum()
-    keep = [i for i, before in zip(order, np.cumsum(p) - p, strict=True) if before < how.top_p or how.top_p == 1]
-    return max(keep, key=lambda i: logits[i] / how.temperature + noise[i])
+    p = mass[order] / mass[order].sum()
+    keep = order[(np.cumsum(p) - p < how.top_p) | (how.top_p == 1)]
+    for number in itertools.count():
+        ends = np.cumsum(mass[left])
+        token = left[np.searchsorted(ends, float(SHARE(key, number)) * ends[-1], side="right")]
+        if token in keep:
+            break
+        left = left[logits[left] > logits[token]]
+    return int(token)
