@@ -83,6 +83,11 @@ def platform() -> str:
     return "gpu" if name == "cuda" else name
 
 
+def lone_cpu() -> bool:
+    """Whether what is computed here runs on one CPU device, without a mesh."""
+    return jax.default_backend() == "cpu" and jax.sharding.get_abstract_mesh().empty
+
+
 def spec(*axes: str | None) -> PartitionSpec:
     """Logical axes → PartitionSpec."""
     return PartitionSpec(*(AXES[a] for a in axes))

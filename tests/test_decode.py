@@ -95,7 +95,7 @@ def test_engine_equals_an_uncached_decoder(name: str, space: str, settings: Sett
 @pytest.mark.parametrize("settings", [PLAIN, GUIDED], ids=["plain", "guided"])
 def test_one_row_equals_an_uncached_decoder(settings: Settings) -> None:
     """A CPU multiplies it, and guidance's beside it, in a way of its own."""
-    assert few_rows.suit(2, ready("wide", 1)[1]["layers"][0]["attn"]["q"])
+    assert few_rows.suit(2, ready("wide", 1)[1]["layers"][0]["attn"]["qkv"])
     for seed, prompt in enumerate(PROMPTS):
         keys = engine.row_keys(seed, 1)
         answer = decode("wide", JAM, [prompt], settings, keys=keys, few=True)

@@ -22,7 +22,7 @@ from jam_jax.decode.requests import Request, check, read
 from jam_jax.decode.settings import Settings
 from jam_jax.decode.state import ENDED, Numbers, State
 from jam_jax.decode.step import Program
-from jam_jax.models import few_rows
+from jam_jax.models import few_rows, kv_cache
 from jam_jax.models.model import LanguageConfig
 from jam_jax.tokens import TokenSpace
 
@@ -194,12 +194,12 @@ def _everywhere(arrays: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
 @functools.partial(jax.jit, static_argnums=0)
 def _full(program: Program, state: State) -> jax.Array:
     """Whether a row's last token has no slot to be read into."""
-    full = jnp.any((state.phase != ENDED) & (state.length > prefill.slots_of(state.cache)))
+    full = jnp.any((state.phase != ENDED) & (state.length > kv_cache.slots(state.cache)))
     if state.second is None:
         return full
     drawing = states.draws(program.space, state)
     at = steps.second_position(program.space, state)
-    return full | jnp.any(drawing & (at >= prefill.slots_of(state.second)))
+    return full | jnp.any(drawing & (at >= kv_cache.slots(state.second)))
 
 
 def run(program: Program, params: dict, numbers: Numbers, state: State, tokens: jax.Array) -> tuple[State, jax.Array]:

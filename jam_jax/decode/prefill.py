@@ -17,7 +17,7 @@ from jam_jax import sharding
 from jam_jax.decode.requests import Request
 from jam_jax.decode.state import DRAWING, ENDED, State
 from jam_jax.decode.step import Program
-from jam_jax.models import model
+from jam_jax.models import kv_cache, model
 from jam_jax.models.model import LanguageConfig
 from jam_jax.tokens import IMAGE, TEXT, TokenSpace
 
@@ -133,11 +133,6 @@ def empty(config: LanguageConfig, rows: int, slots: int) -> model.Cache:
     return model.empty_cache(config, rows, slots)
 
 
-@jax.jit
-def _rows(cache: model.Cache, which: jax.Array) -> model.Cache:
-    return jax.tree.map(lambda a: a[which], cache)
-
-
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=4)
 def _read_chunk(
     config: LanguageConfig, params: dict, tokens: jax.Array, first: jax.Array, cache: model.Cache
@@ -145,11 +140,6 @@ def _read_chunk(
     """Read tokens [B, T] at the positions from `first` on; pads at the right are written over later."""
     positions = jnp.broadcast_to(first + jnp.arange(tokens.shape[1]), tokens.shape)
     return model.forward(config, params, tokens, positions, cache)[1]
-
-
-def slots_of(cache: Any) -> int:
-    """How many slots a cache has."""
-    return jax.tree.leaves(cache)[0].shape[2]
 
 
 def grow(state: State, slots: int, second: int) -> State:
@@ -160,6 +150,5 @@ def grow(state: State, slots: int, second: int) -> State:
     )
 
 
-@functools.partial(jax.jit, static_argnums=1)
-def _padded(cache: model.Cache, slots: int) -> model.Cache:
-    return jax.tree.map(lambda a: jnp.pad(a, ((0, 0), (0, 0), (0, slots - a.shape[2]), (0, 0))), cache)
+_rows = jax.jit(kv_cache.of_rows)
+_padded = jax.jit(kv_cache.padded, static_argnums=1)

@@ -14,7 +14,7 @@ import numpy as np
 from jam_jax import sampling
 from jam_jax.decode import state as states
 from jam_jax.decode.state import Numbers, State
-from jam_jax.models import model
+from jam_jax.models import kv_cache, model
 from jam_jax.models.cached import Parts, Wanted
 from jam_jax.models.model import LanguageConfig
 from jam_jax.tokens import CODE, IMAGE, TEXT, TokenSpace
@@ -45,7 +45,7 @@ def guided_step(program: Program, params: dict, numbers: Numbers, state: State) 
     other = jnp.where(states.draws(program.space, state), tokens, opening)
     tokens = jnp.concatenate([tokens, other])
     positions = jnp.concatenate([positions, second_position(program.space, state)])
-    joined = jax.tree.map(Parts, state.cache, state.second)
+    joined = jax.tree.map(Parts, state.cache, state.second, is_leaf=kv_cache.is_layer)
     wanted = _wanted(program.space, state)
     logits, joined = model.forward(program.config, params, tokens[:, None], positions[:, None], joined, wanted)
     cache, second = (

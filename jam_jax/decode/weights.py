@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import SequenceKey
 
-from jam_jax import trees
+from jam_jax import sharding, trees
 from jam_jax.config import CrossConfig, DecoderConfig
 from jam_jax.models import few_rows, model
 from jam_jax.models.model import LanguageConfig
@@ -22,7 +22,8 @@ from jam_jax.streaming import Leaf
 Precision = Literal["model", "float32", "bfloat16", "int8"]
 
 # Matrices by name → how many of their first axes they are multiplied over; the rest have a step each in 8 bits.
-MATRICES = {**dict.fromkeys(("q", "k", "v", "up", "gate", "down", "project"), 1), "o": 2}
+MATRICES = {**dict.fromkeys(("q", "k", "v", "qkv", "up", "gate", "down", "project"), 1), "o": 2}
+JOINED = ("q", "k", "v")  # of a self block: one matrix on a CPU, where a product takes time to start
 TABLES = ("tokens", "unembed")  # a row per id; multiplied over their last axis
 STACKS = ("layers", "llm", "img", "cross")  # under these a leaf holds all layers
 TOP = 127  # the largest 8-bit value in use, so that both signs have the same
@@ -33,6 +34,7 @@ class _Form:
     dtype: Any  # of matrices
     eight_bits: bool
     few_rows: bool
+    joined: bool
 
 
 def is_ready(params: dict) -> bool:
@@ -46,8 +48,8 @@ def prepare(
     """The config and the parameters that decode; `params` are as they are stored, and may be dropped afterwards.
 
     bfloat16 computes in it too. int8 keeps every matrix as int8 with one float32 step for each of its outputs.
-    With few `rows` at once a CPU has the table of the outputs as `few_rows` reads it; leave them out for parameters
-    that are to be placed on a mesh.
+    For so many `rows` at once a CPU has q, k and v of a self block as one matrix `qkv`, and for few the table of the
+    outputs as `few_rows` reads it; leave them out for parameters that are to be placed on a mesh.
     """
     config, form = _asked(config, precision, rows)
     return config, _prepare(config, form, params)
@@ -58,28 +60,37 @@ def prepare_leaves(
 ) -> tuple[LanguageConfig, dict]:
     """`prepare` of parameters that are read when they are asked for (`streaming.Leaf`), to the bit.
 
-    What is in memory at any time is what decodes, and a block of a stored stack, or the tables together, of which the
-    outputs' layout is made. Raises what reading a leaf raises.
+    What is in memory at any time is what decodes, and a block of a stored stack, of those that are joined, or the tables
+    together, of which the outputs' layout is made. Raises what reading a leaf raises.
     """
     config, form = _asked(config, precision, rows)
     flat = trees.paths(leaves)
     tables = {path: leaf for path, leaf in flat.items() if path.split("/")[0] not in STACKS}
     found = _ready(config, form, {path: leaf.whole() for path, leaf in tables.items()})
+    stacks: dict[str, dict[str, Leaf]] = {}  # what is made of one another, together
     for path, leaf in flat.items():
         if path not in tables and leaf.size:  # no layers, no blocks
-            found |= _stack(config, form, path, leaf)
+            tree, _, name = path.rpartition("/")
+            stacks.setdefault(tree if form.joined and name in JOINED else path, {})[path] = leaf
+    for together in stacks.values():
+        found |= _stack(config, form, together)
     whole = jax.eval_shape(functools.partial(_prepare, config, form), model.shapes(config))
     return config, jax.tree_util.tree_map_with_path(lambda path, _: found[path], whole)
 
 
-def _stack(config: LanguageConfig, form: _Form, path: str, leaf: Leaf) -> dict[tuple, jax.Array]:
-    """A leaf of a stack as it decodes, by keys as in the whole; read as it lies on disk, then layer by layer."""
+def _stack(config: LanguageConfig, form: _Form, leaves: dict[str, Leaf]) -> dict[tuple, jax.Array]:
+    """Leaves of a stack as they decode, by keys as in the whole; read as they lie on disk, then layer by layer."""
     found = {}
-    for first in range(0, leaf.shape[0], leaf.block[0]):
-        rest = (slice(0, length) for length in leaf.shape[1:])
-        block = leaf.read((slice(first, min(first + leaf.block[0], leaf.shape[0])), *rest))
-        for layer in range(len(block)):
-            for keys, array in _ready(config, form, {path: block[layer : layer + 1]}).items():
+    (count,) = {leaf.shape[0] for leaf in leaves.values()}
+    step = max(leaf.block[0] for leaf in leaves.values())
+    for first in range(0, count, step):
+        layers = slice(first, min(first + step, count))
+        blocks = {
+            path: leaf.read((layers, *(slice(0, length) for length in leaf.shape[1:]))) for path, leaf in leaves.items()
+        }
+        for layer in range(layers.stop - first):
+            one = {path: block[layer : layer + 1] for path, block in blocks.items()}
+            for keys, array in _ready(config, form, one).items():
                 at = next(i for i, key in enumerate(keys) if isinstance(key, SequenceKey))
                 found[(*keys[:at], SequenceKey(first + layer), *keys[at + 1 :])] = array
     return found
@@ -95,7 +106,8 @@ def _ready(config: LanguageConfig, form: _Form, stored: dict[str, Any]) -> dict[
 def _asked(config: LanguageConfig, precision: Precision, rows: int | None) -> tuple[LanguageConfig, _Form]:
     if precision in ("float32", "bfloat16"):
         config = _with_dtype(config, precision)
-    return config, _Form(config.decoders[0].dtype, precision == "int8", few_rows.few(rows))
+    joined = rows is not None and sharding.lone_cpu()
+    return config, _Form(config.decoders[0].dtype, precision == "int8", few_rows.few(rows), joined)
 
 
 def _with_dtype(config: LanguageConfig, dtype: Any) -> LanguageConfig:
@@ -109,7 +121,7 @@ def _with_dtype(config: LanguageConfig, dtype: Any) -> LanguageConfig:
 def _prepare(config: LanguageConfig, form: _Form, params: dict) -> dict:
     """Of all parameters, or of some: of all outside the stacks, or some layers of one of the stacks' leaves."""
 
-    def one_by_one(stacked: dict) -> tuple[dict, ...]:
+    def one_by_one(stacked: dict, form: _Form = form) -> tuple[dict, ...]:
         leaves = jax.tree.leaves(stacked)
         count = len(leaves[0]) if leaves else 0
         return tuple(_formed(form, jax.tree.map(lambda leaf, i=i: leaf[i], stacked)) for i in range(count))
@@ -126,13 +138,18 @@ def _prepare(config: LanguageConfig, form: _Form, params: dict) -> dict:
         return found | {"layers": one_by_one(params.get("layers", {}))}
     for name in ("llm", "img"):
         found[name] = {"layers": one_by_one(params.get(name, {}).get("layers", {}))}
+    # Their queries are of one tower, and their keys and values of the other.
+    apart = dataclasses.replace(form, joined=False)
     blocks = params.get("cross", {})
-    return found | {"cross": {name: one_by_one(tree) for name, tree in blocks.items()}}
+    return found | {"cross": {name: one_by_one(tree, apart) for name, tree in blocks.items()}}
 
 
 def _formed(form: _Form, tree: dict) -> dict:
     """The matrices of a tree as they decode; norms, biases and positions as they are."""
     found: dict[str, Any] = {}
+    if form.joined and tree.keys() >= set(JOINED):
+        together = jnp.concatenate([tree[name] for name in JOINED], axis=1)
+        tree = {name: value for name, value in tree.items() if name not in JOINED} | {"qkv": together}
     for name, value in tree.items():
         if isinstance(value, dict):
             found[name] = _formed(form, value)

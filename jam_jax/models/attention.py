@@ -14,28 +14,38 @@ from jam_jax.sharding import shard
 KV = tuple[jax.Array, jax.Array]  # keys and values of one layer, each [B, S, K, H]
 
 
+def project(config: DecoderConfig, params: Params, x: jax.Array, positions: jax.Array) -> tuple[jax.Array, KV]:
+    """x [B, T, D] → its queries, keys and values; in one product where the weights lie together (`decode.weights`)."""
+    if "qkv" not in params:
+        return project_queries(config, params, x, positions), project_keys_values(config, params, x, positions)
+    first, last = config.heads, config.heads + config.key_value_heads
+    parts = jnp.split(times(params, "qkv", "BTD,DNH->BTNH", x), (first, last), axis=2)
+    q, k, v = (biased(config, params, name, part) for name, part in zip("qkv", parts, strict=True))
+    return _placed(config, params, "q", q, positions), (_placed(config, params, "k", k, positions), v)
+
+
 def project_queries(config: DecoderConfig, params: Params, x: jax.Array, positions: jax.Array) -> jax.Array:
     """x [B, T, D] → queries [B, T, N, H], normalised and rotated where the config says so."""
-    q = _project(config, params, "q", x)
-    if config.qk_norm != "none":
-        q = head_norm(config, params["q_norm"], q)
-    if config.positions == "rope":
-        q = rope(config, q, positions)
+    q = _placed(config, params, "q", _project(config, params, "q", x), positions)
     return shard(q, "batch", "length", "heads", "head")
 
 
 def project_keys_values(config: DecoderConfig, params: Params, x: jax.Array, positions: jax.Array) -> KV:
     """x [B, T, D] → keys and values, each [B, T, K, H]."""
-    k, v = _project(config, params, "k", x), _project(config, params, "v", x)
-    if config.qk_norm != "none":
-        k = head_norm(config, params["k_norm"], k)
-    if config.positions == "rope":
-        k = rope(config, k, positions)
+    k, v = (_project(config, params, name, x) for name in "kv")
+    k = _placed(config, params, "k", k, positions)
     return shard(k, "batch", "length", "kv_heads", "head"), shard(v, "batch", "length", "kv_heads", "head")
 
 
 def _project(config: DecoderConfig, params: Params, name: str, x: jax.Array) -> jax.Array:
     return biased(config, params, name, times(params, name, "BTD,DNH->BTNH", x))
+
+
+def _placed(config: DecoderConfig, params: Params, name: str, x: jax.Array, positions: jax.Array) -> jax.Array:
+    """Queries or keys [B, T, N, H], normalised and rotated where the config says so."""
+    if config.qk_norm != "none":
+        x = head_norm(config, params[name + "_norm"], x)
+    return rope(config, x, positions) if config.positions == "rope" else x
 
 
 def documents(positions: jax.Array) -> jax.Array:

@@ -15,20 +15,21 @@ import jax
 import jax.numpy as jnp
 
 from jam_jax.config import CrossConfig, DecoderConfig
-from jam_jax.models import attention, decoder, few_rows, one_row
+from jam_jax.models import attention, decoder, few_rows, kv_cache
 from jam_jax.models.attention import KV
+from jam_jax.models.kv_cache import KeysValues
 from jam_jax.models.layers import Params, feed_forward, norm, times
 from jam_jax.sharding import shard
 
 
 class Parts(NamedTuple):
-    """An array of a cache in two: the first rows of a batch lie in the one, the others in the other.
+    """A layer's cache in two: the first half of a batch's rows lie in the one, the others in the other.
 
     Each has slots of its own number: guidance's second stream is as short as one picture, however long its document.
     """
 
-    first: jax.Array
-    second: jax.Array
+    first: KeysValues
+    second: KeysValues
 
 
 class Wanted(NamedTuple):
@@ -40,18 +41,17 @@ class Wanted(NamedTuple):
     other: jax.Array  # bool
 
 
-LayerCache = tuple[jax.Array | Parts, jax.Array | Parts]  # keys and values of one layer, [B, K, S, H] each
+LayerCache = KeysValues | Parts
 # One a layer; of JAM-Cross {"self": {llm, img}, "cross": {llm, img}} of them.
 Cache = tuple[LayerCache, ...] | dict[str, dict[str, tuple[LayerCache, ...]]]
 Towers = dict[str, jax.Array]  # states of "llm" and "img", each [B, T, D]
 
 
 def empty(config: DecoderConfig | CrossConfig, batch: int, slots: int) -> Cache:
-    """Keys and values of zeros in the compute dtype."""
+    """A cache that has read nothing."""
 
-    def layers(config: DecoderConfig, count: int) -> tuple[LayerCache, ...]:
-        shape = (batch, config.key_value_heads, slots, config.head_size)
-        return tuple((jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype)) for _ in range(count))
+    def layers(config: DecoderConfig, count: int) -> tuple[KeysValues, ...]:
+        return tuple(kv_cache.empty(config, batch, slots) for _ in range(count))
 
     if isinstance(config, DecoderConfig):
         return layers(config, config.layers)
@@ -174,8 +174,11 @@ def _block(
 ) -> tuple[jax.Array, LayerCache]:
     """One block on states [B, T, D]; a cross block takes its keys and values from `source`, of the other tower."""
     h = norm(config, params["attn_norm"], x)
-    q = attention.project_queries(config, params["attn"], h, positions)
-    new = attention.project_keys_values(config, params["attn"], h if source is None else source, positions)
+    if source is None:
+        q, new = attention.project(config, params["attn"], h, positions)
+    else:
+        q = attention.project_queries(config, params["attn"], h, positions)
+        new = attention.project_keys_values(config, params["attn"], source, positions)
     heads, cache = _read(q, new, cache, positions)
     x = x + attention.output(config, params["attn"], heads)
     x = x + feed_forward(config, params["ffn"], norm(config, params["ffn_norm"], x))
@@ -183,29 +186,10 @@ def _block(
 
 
 def _read(q: jax.Array, new: KV, cache: LayerCache, positions: jax.Array) -> tuple[jax.Array, LayerCache]:
-    """`_attend`, for a cache in two parts as well."""
-    keys, values = cache
-    if isinstance(keys, Parts) and isinstance(values, Parts):
-        n = keys.first.shape[0]
-        a, first = _attend(q[:n], (new[0][:n], new[1][:n]), (keys.first, values.first), positions[:n])
-        b, second = _attend(q[n:], (new[0][n:], new[1][n:]), (keys.second, values.second), positions[n:])
-        return jnp.concatenate([a, b]), (Parts(first[0], second[0]), Parts(first[1], second[1]))
-    assert isinstance(keys, jax.Array) and isinstance(values, jax.Array)
-    return _attend(q, new, (keys, values), positions)
-
-
-def _attend(q: jax.Array, new: KV, cache: KV, positions: jax.Array) -> tuple[jax.Array, KV]:
-    """Write new keys and values [B, T, K, H] into the slots `positions` [B, T], and attend to all slots up to them."""
-    keys, values = cache
-    keys, values = _written(keys, new[0], positions), _written(values, new[1], positions)
-    seen = attention.filled(positions, keys.shape[2])
-    if one_row.suits(q, keys):
-        return one_row.attend(q, keys, values, seen), (keys, values)
-    return attention.attend(q, keys.swapaxes(1, 2), values.swapaxes(1, 2), seen), (keys, values)
-
-
-def _written(cache: jax.Array, new: jax.Array, positions: jax.Array) -> jax.Array:
-    """new [B, T, K, H] in the slots `positions` [B, T] of a cache [B, K, S, H]."""
-    rows = jnp.arange(positions.shape[0])[:, None]
-    cache = cache.at[rows, :, positions].set(new.astype(cache.dtype), mode="drop")
-    return shard(cache, "batch", "kv_heads", "length", "head")
+    """`kv_cache.attend`, for a cache in two parts as well."""
+    if isinstance(cache, KeysValues):
+        return kv_cache.attend(q, new, cache, positions)
+    n = len(q) // 2
+    a, first = kv_cache.attend(q[:n], (new[0][:n], new[1][:n]), cache.first, positions[:n])
+    b, second = kv_cache.attend(q[n:], (new[0][n:], new[1][n:]), cache.second, positions[n:])
+    return jnp.concatenate([a, b]), Parts(first, second)

@@ -103,8 +103,7 @@ def run_layers(config: DecoderConfig, layers: Params, x: jax.Array, seen: jax.Ar
 
     def body(x: jax.Array, layer: Params) -> tuple[jax.Array, None]:
         h = norm(config, layer["attn_norm"], x)
-        q = attention.project_queries(config, layer["attn"], h, positions)
-        k, v = attention.project_keys_values(config, layer["attn"], h, positions)
+        q, (k, v) = attention.project(config, layer["attn"], h, positions)
         x = x + attention.output(config, layer["attn"], attention.attend(q, k, v, seen))
         x = x + feed_forward(config, layer["ffn"], norm(config, layer["ffn_norm"], x))
         return shard(x, "batch", "length", "embed"), None

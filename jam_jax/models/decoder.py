@@ -23,8 +23,7 @@ def block(
 ) -> jax.Array:
     """One transformer block: x [B, T, D], positions [B, T], documents [B, T] or None for one of each row."""
     h = norm(config, params["attn_norm"], x)
-    q = attention.project_queries(config, params["attn"], h, positions)
-    kv = attention.project_keys_values(config, params["attn"], h, positions)
+    q, kv = attention.project(config, params["attn"], h, positions)
     x = x + attention.output(config, params["attn"], kernels.causal(config, q, *kv, documents))
     x = x + feed_forward(config, params["ffn"], norm(config, params["ffn_norm"], x))
     return shard(x, "batch", "length", "embed")
