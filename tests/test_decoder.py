@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jam_jax.model_config import BIASES, DecoderConfig, RopeScaling
-from jam_jax.models import model
+from jam_jax.models import model, planes
 from jam_jax.models.attention import attend, before
 from jam_jax.models.decoder import KEPT
 from jam_jax.models.layers import rope, rope_frequencies
@@ -68,7 +68,7 @@ def test_bfloat16_compute_keeps_float32_parameters_and_logits() -> None:
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
     logits, cache = forward(config, params, TOKENS[:, :1], jnp.zeros((2, 1), int), model.empty_cache(config, 2, 4))
     assert logits.dtype == jnp.float32
-    assert {leaf.dtype for leaf in jax.tree.leaves(cache)} == {jnp.dtype("bfloat16")}
+    assert {leaf.dtype for leaf in jax.tree.leaves(cache)} == {planes.kept("bfloat16")}
 
 
 def test_grouped_heads_equal_repeated_key_value_heads() -> None:

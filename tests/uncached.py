@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jam_jax import tokens
@@ -171,7 +170,7 @@ def contrasted(c: np.ndarray, u: np.ndarray, may: list[int], settings: Settings)
 
 
 def choose(logits: np.ndarray, may: Sequence[int], how: Sampling, key: jax.Array) -> int:
-    """One of the allowed ids, by sorting: drawn from all that are left, in their order, until it is within the limits."""
+    """One of the allowed ids: drawn from all that are left, in their order, until it is within the limits."""
     left = np.array([i for i in sorted(set(may)) if logits[i] > -np.inf])
     order = left[np.argsort(-logits[left], kind="stable")]
     if how.temperature == 0:

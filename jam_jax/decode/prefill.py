@@ -7,7 +7,6 @@ once. Equal prompts of a batch are read once and their cache is handed to all of
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp

@@ -14,7 +14,7 @@ from jax.tree_util import SequenceKey
 
 from jam_jax import sharding, trees
 from jam_jax.config import CrossConfig, DecoderConfig
-from jam_jax.models import few_rows, model
+from jam_jax.models import few_rows, model, planes
 from jam_jax.models.model import LanguageConfig
 from jam_jax.streaming import Leaf
 
@@ -60,8 +60,8 @@ def prepare_leaves(
 ) -> tuple[LanguageConfig, dict]:
     """`prepare` of parameters that are read when they are asked for (`streaming.Leaf`), to the bit.
 
-    What is in memory at any time is what decodes, and a block of a stored stack, of those that are joined, or the tables
-    together, of which the outputs' layout is made. Raises what reading a leaf raises.
+    What is in memory at any time is what decodes, and a block of a stored stack, or of those that are joined, or the
+    tables together, of which the outputs' layout is made. Raises what reading a leaf raises.
     """
     config, form = _asked(config, precision, rows)
     flat = trees.paths(leaves)
@@ -131,7 +131,7 @@ def _prepare(config: LanguageConfig, form: _Form, params: dict) -> dict:
     if form.few_rows and kept:
         # The table of the outputs is read along its ids, that of the inputs row by row: two layouts, even if tied.
         held, name = (found, "unembed") if "unembed" in found else (found["embed"], "tokens")
-        found |= {"head": held[name].T}
+        found |= {"head": _kept(form, held[name].T)}
         found |= {"head_step": held[name + "_step"]} if form.eight_bits else {}
         found = {name: value for name, value in found.items() if not name.startswith("unembed")}
     if isinstance(config, DecoderConfig):
@@ -157,10 +157,15 @@ def _formed(form: _Form, tree: dict) -> dict:
             found[name] = value
         else:
             matrix, step = _quantised(name, value) if form.eight_bits else (value.astype(form.dtype), None)
-            found[name] = matrix
+            found[name] = _kept(form, matrix) if name in MATRICES else matrix
             if step is not None:
                 found[name + "_step"] = step
     return found
+
+
+def _kept(form: _Form, matrix: jax.Array) -> jax.Array:
+    """In the type in which few rows read it."""
+    return matrix.view(planes.kept(matrix.dtype)) if form.few_rows else matrix
 
 
 def _quantised(name: str, matrix: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -15,6 +15,7 @@ from jam_jax.models import planes
 
 MOST = 2  # rows, guidance's too; XLA multiplies more of them faster than this does
 LEAST = 2**16  # numbers of a matrix; the processor's cache holds smaller ones
+BLOCKS = 8  # of a matrix's rows; of more the memory gives less
 WINDOW = 32  # XLA's CPU backend adds up so many complex rows or fewer one number at a time
 # Options of programs of few rows: by default XLA uses half of wide registers, too slow for two; more rows lose by it.
 WIDE = {"xla_cpu_prefer_vector_width": 512}
@@ -33,16 +34,16 @@ def suit(rows: int, matrix: jax.Array) -> bool:
 def product(inner: int, x: jax.Array, matrix: jax.Array) -> jax.Array:
     """x [*lead, *inner] of at most MOST rows, matrix [*inner, *outer] → [*lead, *outer].
 
-    In x's dtype, computed in float32 whatever the matrix's; of `inner` the number of axes.
+    In x's dtype, computed in float32 whatever the matrix's (`planes.kept`); of `inner` the number of axes.
     """
     lead, depth = x.shape[: x.ndim - inner], math.prod(matrix.shape[:inner])
     shape = *lead, *matrix.shape[inner:]
     if matrix.dtype != jnp.float32:
         # Otherwise XLA widens the matrix once, before the loop over tokens, and reads that.
         x, matrix = jax.lax.optimization_barrier((x, matrix))
-    rows, matrix = x.reshape(-1, depth), matrix.view(planes.kept(matrix.dtype)).reshape(depth, -1)
+    rows, matrix = x.reshape(-1, depth), matrix.reshape(depth, -1)
     if len(rows) == 1:
-        found = planes.total(rows[0], matrix)
+        found = planes.total(rows[0], matrix, BLOCKS)
     else:
         parts = (planes.partial(row, matrix, _blocks(depth)) for row in rows)
         both = jax.lax.optimization_barrier(jax.lax.complex(*parts)).sum(0)
@@ -52,4 +53,4 @@ def product(inner: int, x: jax.Array, matrix: jax.Array) -> jax.Array:
 
 def _blocks(depth: int) -> int:
     """Into how many blocks the rows of a matrix are divided for two rows."""
-    return max(n for n in (1, 2, 4, 8) if depth % n == 0 and (n == 1 or depth // n > WINDOW))
+    return max(n for n in (1, 2, 4, BLOCKS) if depth % n == 0 and (n == 1 or depth // n > WINDOW))

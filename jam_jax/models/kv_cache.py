@@ -84,7 +84,7 @@ def attend(q: jax.Array, new: KV, cache: KeysValues, positions: jax.Array) -> tu
     if order is PLANES and q.shape[1] == 1:
         return planes.attend(q[:, 0], *cache, seen[:, 0])[:, None], cache
     k, v = (array.transpose([axes.index(axis) for axis in "BSKH"]) for array, axes in zip(cache, order, strict=True))
-    return attention.attend(q, k.view(q.dtype), v.view(q.dtype), seen), cache
+    return attention.attend(q, planes.numbers(k), planes.numbers(v), seen), cache
 
 
 def _written(array: jax.Array, axes: str, new: jax.Array, positions: jax.Array) -> jax.Array:

@@ -5,31 +5,40 @@ product, or reads them at half of the speed. Here planes come in blocks that are
 which XLA vectorises and spreads over the cores; a fraction of their size is left to sum.
 """
 
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-BLOCKS = 16, 8, 4, 2, 1  # the first that divides is taken
+MOST = 16  # blocks
 
 
-def total(numbers: jax.Array, planes: jax.Array) -> jax.Array:
-    """numbers [D, *lead] times planes [D, *lead, O], summed over D in float32 → [*lead, O]; axes of 1 broadcast."""
+def total(x: jax.Array, planes: jax.Array, most: int = MOST) -> jax.Array:
+    """x [D, *lead] times planes [D, *lead, O], summed over D in float32 → [*lead, O]; axes of 1 broadcast.
+
+    In `most` blocks, a power of two, or as many as divide D too.
+    """
     # Fused with the products, what is left of the sum would not be vectorised.
-    blocks = next(n for n in BLOCKS if len(planes) % n == 0)
-    rest = jax.lax.optimization_barrier(partial(numbers, planes, blocks))
+    blocks = math.gcd(len(planes), most)
+    rest = jax.lax.optimization_barrier(partial(x, planes, blocks))
     return (jnp.ones(len(rest)) @ rest.reshape(len(rest), -1)).reshape(rest.shape[1:])
 
 
-def partial(numbers: jax.Array, planes: jax.Array, blocks: int) -> jax.Array:
+def partial(x: jax.Array, planes: jax.Array, blocks: int) -> jax.Array:
     """The sum of so many blocks, which divide D: [D / blocks, *lead, O], whose own sum is the total."""
-    x, parts = (a.reshape(blocks, -1, *a.shape[1:]) for a in (numbers.astype(jnp.float32), planes))
+    x, parts = (a.reshape(blocks, -1, *a.shape[1:]) for a in (x.astype(jnp.float32), planes))
     return sum(x[j][..., None] * _widened(parts[j]) for j in range(blocks))
 
 
 def kept(dtype: Any) -> Any:
     """The type in which planes are read, and written, fastest: of bfloat16 the bits, as uint16."""
-    return jnp.dtype(jnp.uint16 if dtype == jnp.bfloat16 else dtype)
+    return jnp.dtype(jnp.uint16 if jnp.dtype(dtype) == jnp.bfloat16 else dtype)
+
+
+def numbers(planes: jax.Array) -> jax.Array:
+    """What is `kept`, in its own type."""
+    return planes.view(jnp.bfloat16) if planes.dtype == jnp.uint16 else planes
 
 
 def _widened(part: jax.Array) -> jax.Array:

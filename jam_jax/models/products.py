@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from jam_jax import sharding
-from jam_jax.models import few_rows
+from jam_jax.models import few_rows, planes
 
 
 def product(equation: str, x: jax.Array, weight: jax.Array) -> jax.Array:
@@ -28,7 +28,7 @@ def product(equation: str, x: jax.Array, weight: jax.Array) -> jax.Array:
     assert of_x[-inner:] == of_weight[:inner] and of_y == of_x[:-inner] + of_weight[inner:], equation
     if few_rows.suit(math.prod(x.shape[:-inner]), weight):
         return few_rows.product(inner, x, weight)
-    return checkpoint_name(_product(inner, x, weight.astype(x.dtype)), "product")
+    return checkpoint_name(_product(inner, x, planes.numbers(weight).astype(x.dtype)), "product")
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
