@@ -28,7 +28,8 @@ def total(x: jax.Array, planes: jax.Array, most: int = MOST) -> jax.Array:
 def partial(x: jax.Array, planes: jax.Array, blocks: int) -> jax.Array:
     """The sum of so many blocks, which divide D: [D / blocks, *lead, O], whose own sum is the total."""
     x, parts = (a.reshape(blocks, -1, *a.shape[1:]) for a in (x.astype(jnp.float32), planes))
-    return sum(x[j][..., None] * _widened(parts[j]) for j in range(blocks))
+    first, *others = (x[j][..., None] * _widened(parts[j]) for j in range(blocks))
+    return sum(others, first)
 
 
 def kept(dtype: Any) -> Any:
