@@ -98,8 +98,8 @@ def sample(keys: jax.Array, logits: jax.Array, temperature: jax.Array, top_k: ja
 def _finite(values: jax.Array) -> jax.Array:
     """The values, of which only -inf is not finite, and the same wherever they are read.
 
-    Where XLA computes them anew for one reader of several, from numbers that it does not round to bfloat16 there, a
-    token would be likelier than itself, and no draw within the limits.
+    XLA may compute them twice, once without rounding to bfloat16: then a token could seem likelier than itself, and no
+    draw would ever lie within the limits.
     """
     limits = jnp.finfo(values.dtype)
     found = jnp.nan_to_num(values, nan=limits.min, posinf=limits.max, neginf=-jnp.inf)

@@ -9,7 +9,7 @@ from jam_jax.models import few_rows
 from jam_jax.models.products import product
 
 RNG = np.random.default_rng(0)
-# Rows of a matrix that make eight blocks, four, and one.
+# Rows of a matrix that make eight blocks, four, and one (for one row eight, eight, and one).
 DEPTHS = [(4, 66), (4, 36), (7, 5)]
 
 
@@ -26,11 +26,12 @@ def test_few_rows_are_multiplied_as_many(rows: int, inner: int, depth: tuple[int
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.int8])
-def test_narrower_matrices_are_multiplied_in_float32(dtype: jnp.dtype) -> None:
+@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize(("dtype", "kept"), [("bfloat16", "bfloat16"), ("bfloat16", "uint16"), ("int8", "int8")])
+def test_narrower_matrices_are_multiplied_in_float32(rows: int, dtype: str, kept: str) -> None:
     matrix = jnp.asarray(RNG.integers(-100, 100, (264, 4)), dtype)
-    x = jnp.asarray(RNG.normal(0, 1, (2, 264)), jnp.bfloat16)
-    found = few_rows.product(1, x, matrix)
+    x = jnp.asarray(RNG.normal(0, 1, (rows, 264)), jnp.bfloat16)
+    found = few_rows.product(1, x, matrix.view(kept))
     assert found.dtype == jnp.bfloat16
     expected = np.asarray(x, np.float64) @ np.asarray(matrix, np.float64)
     # Rounded once, at the end.

@@ -50,11 +50,13 @@ def test_logits_that_are_not_wanted_are_not_computed_and_the_others_are_the_same
     np.testing.assert_allclose(found, np.where(codes & image | ~codes & other, everything, -np.inf), rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["gemma", "biased", "cross"])
-def test_prepared_parameters_compute_the_same(name: str) -> None:
+@pytest.mark.parametrize("rows", [None, 1, 2])
+@pytest.mark.parametrize("name", ["gemma", "biased", "qwen", "llama", "cross"])
+def test_prepared_parameters_compute_the_same(name: str, rows: int | None) -> None:
     params = randomise(model.init(MODELS[name], jax.random.key(0)))
-    config, ready = weights.prepare(MODELS[name], params)
+    config, ready = weights.prepare(MODELS[name], params, rows=rows)
     assert config == MODELS[name] and weights.is_ready(ready) and not weights.is_ready(params)
+    assert any("qkv" in path for path in paths(ready)) == (rows is not None)
     np.testing.assert_allclose(logits(config, ready), forward(config, params, TOKENS)[0], atol=2e-4)
 
 

@@ -1,4 +1,4 @@
-"""A model's parameters as they decode: layer by layer, in the type that they are multiplied in, or in 8 bits.
+"""A model's parameters as they decode: layer by layer, in the type in which they are read, or in 8 bits.
 
 Decoding reads every weight once a token, and reading is what it takes time for. So nothing is cut out of a stack or
 converted on the way, and fewer bits are less to read.
@@ -48,8 +48,9 @@ def prepare(
     """The config and the parameters that decode; `params` are as they are stored, and may be dropped afterwards.
 
     bfloat16 computes in it too. int8 keeps every matrix as int8 with one float32 step for each of its outputs.
-    For so many `rows` at once a CPU has q, k and v of a self block as one matrix `qkv`, and for few the table of the
-    outputs as `few_rows` reads it; leave them out for parameters that are to be placed on a mesh.
+    For so many `rows` at once a CPU has q, k and v of a self block as one matrix `qkv`; for one row the table of the
+    outputs too as `few_rows` reads it, and bfloat16 as bits. They decode any number of rows, but on no mesh: leave
+    `rows` out for that.
     """
     config, form = _asked(config, precision, rows)
     return config, _prepare(config, form, params)

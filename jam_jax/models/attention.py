@@ -1,7 +1,7 @@
 """The parts of causal attention: projections, what a query sees, and the reference that computes it.
 
 A row may hold several documents: where the positions return to 0 a new one begins, and sees nothing of those before
-it. How a few tokens attend to a cache stands in `cached`.
+it. How tokens attend to a cache stands in `kv_cache`.
 """
 
 import jax
@@ -26,18 +26,18 @@ def project(config: DecoderConfig, params: Params, x: jax.Array, positions: jax.
 
 def project_queries(config: DecoderConfig, params: Params, x: jax.Array, positions: jax.Array) -> jax.Array:
     """x [B, T, D] → queries [B, T, N, H], normalised and rotated where the config says so."""
-    q = _placed(config, params, "q", _project(config, params, "q", x), positions)
+    q = _placed(config, params, "q", _projection(config, params, "q", x), positions)
     return shard(q, "batch", "length", "heads", "head")
 
 
 def project_keys_values(config: DecoderConfig, params: Params, x: jax.Array, positions: jax.Array) -> KV:
     """x [B, T, D] → keys and values, each [B, T, K, H]."""
-    k, v = (_project(config, params, name, x) for name in "kv")
+    k, v = (_projection(config, params, name, x) for name in "kv")
     k = _placed(config, params, "k", k, positions)
     return shard(k, "batch", "length", "kv_heads", "head"), shard(v, "batch", "length", "kv_heads", "head")
 
 
-def _project(config: DecoderConfig, params: Params, name: str, x: jax.Array) -> jax.Array:
+def _projection(config: DecoderConfig, params: Params, name: str, x: jax.Array) -> jax.Array:
     return biased(config, params, name, times(params, name, "BTD,DNH->BTNH", x))
 
 

@@ -34,7 +34,8 @@ def suit(rows: int, matrix: jax.Array) -> bool:
 def product(inner: int, x: jax.Array, matrix: jax.Array) -> jax.Array:
     """x [*lead, *inner] of at most MOST rows, matrix [*inner, *outer] → [*lead, *outer].
 
-    In x's dtype, computed in float32 whatever the matrix's (`planes.kept`); of `inner` the number of axes.
+    In x's dtype, computed in float32 whatever the matrix's; one of uint16 is the bits of bfloat16 (`planes.kept`). Of
+    `inner` the number of axes.
     """
     lead, depth = x.shape[: x.ndim - inner], math.prod(matrix.shape[:inner])
     shape = *lead, *matrix.shape[inner:]

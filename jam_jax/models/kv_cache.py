@@ -6,8 +6,9 @@ feature, and values as planes over the features, one for every slot: a token's s
 values, are sums of planes (`planes`).
 """
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,38 +19,46 @@ from jam_jax.models import attention, planes
 from jam_jax.models.attention import KV
 from jam_jax.sharding import shard
 
-
-class KeysValues(NamedTuple):
-    """Of one layer; or how each of them lies, by the letters of its axes."""
-
-    keys: Any
-    values: Any
+HEADS = "BKSH", "BKSH"  # the axes of keys and of values
+PLANES = "HBKS", "SBKH"
 
 
-HEADS = KeysValues("BKSH", "BKSH")
-PLANES = KeysValues("HBKS", "SBKH")
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class KeysValues:
+    """Of one layer, and how they lie."""
 
+    keys: jax.Array
+    values: jax.Array
+    order: tuple[str, str] = dataclasses.field(metadata={"static": True})
 
-def _order() -> KeysValues:
-    return PLANES if sharding.lone_cpu() else HEADS
+    def each(self, change: Callable[[jax.Array, str], jax.Array]) -> "KeysValues":
+        """Both changed, by their axes."""
+        keys, values = map(change, (self.keys, self.values), self.order)
+        return KeysValues(keys, values, self.order)
 
 
 def empty(config: DecoderConfig, batch: int, count: int) -> KeysValues:
     """`count` slots for a batch, zeros in the compute dtype."""
-    order = _order()
+    order, dtype = (PLANES, planes.kept(config.dtype)) if sharding.lone_cpu() else (HEADS, config.dtype)
     sizes = {"B": batch, "K": config.key_value_heads, "S": count, "H": config.head_size}
-    dtype = planes.kept(config.dtype) if order is PLANES else config.dtype
-    return KeysValues(*(jnp.zeros([sizes[axis] for axis in axes], dtype) for axes in order))
+    keys, values = (jnp.zeros([sizes[axis] for axis in axes], dtype) for axes in order)
+    return KeysValues(keys, values, order)
 
 
 def slots(cache: Any) -> int:
     """How many slots a cache has, the layers' KeysValues in whatever tree."""
-    return jax.tree.leaves(cache, is_leaf=is_layer)[0].keys.shape[_order().keys.index("S")]
+    layer = jax.tree.leaves(cache, is_leaf=is_layer)[0]
+    return layer.keys.shape[layer.order[0].index("S")]
 
 
 def of_rows(cache: Any, which: jax.Array) -> Any:
     """A cache of the rows `which` of another."""
-    return _each(lambda array, axes: jnp.take(array, which, axis=axes.index("B")), cache)
+
+    def take(array: jax.Array, axes: str) -> jax.Array:
+        return jnp.take(array, which, axis=axes.index("B"))
+
+    return jax.tree.map(lambda layer: layer.each(take), cache, is_leaf=is_layer)
 
 
 def padded(cache: Any, count: int) -> Any:
@@ -58,14 +67,7 @@ def padded(cache: Any, count: int) -> Any:
     def pad(array: jax.Array, axes: str) -> jax.Array:
         return jnp.pad(array, [(0, count - n if axis == "S" else 0) for axis, n in zip(axes, array.shape, strict=True)])
 
-    return _each(pad, cache)
-
-
-def _each(change: Callable[[jax.Array, str], jax.Array], cache: Any) -> Any:
-    def layer(arrays: KeysValues) -> KeysValues:
-        return KeysValues(*map(change, arrays, _order()))
-
-    return jax.tree.map(layer, cache, is_leaf=is_layer)
+    return jax.tree.map(lambda layer: layer.each(pad), cache, is_leaf=is_layer)
 
 
 def is_layer(tree: Any) -> bool:
@@ -78,13 +80,14 @@ def attend(q: jax.Array, new: KV, cache: KeysValues, positions: jax.Array) -> tu
 
     q [B, T, N, H] → [B, T, N, H] and the cache. Slots past the end are dropped.
     """
-    order = _order()
-    cache = KeysValues(*(_written(*of, positions) for of in zip(cache, order, new, strict=True)))
+    held = zip((cache.keys, cache.values), cache.order, new, strict=True)
+    keys, values = (_written(*of, positions) for of in held)
+    cache = KeysValues(keys, values, cache.order)
     seen = attention.filled(positions, slots(cache))
-    if order is PLANES and q.shape[1] == 1:
-        return planes.attend(q[:, 0], *cache, seen[:, 0])[:, None], cache
-    k, v = (array.transpose([axes.index(axis) for axis in "BSKH"]) for array, axes in zip(cache, order, strict=True))
-    return attention.attend(q, planes.numbers(k), planes.numbers(v), seen), cache
+    if cache.order == PLANES and q.shape[1] == 1:
+        return planes.attend(q[:, 0], cache.keys, cache.values, seen[:, 0])[:, None], cache
+    heads = cache.each(lambda array, axes: planes.numbers(array.transpose([axes.index(axis) for axis in "BSKH"])))
+    return attention.attend(q, heads.keys, heads.values, seen), cache
 
 
 def _written(array: jax.Array, axes: str, new: jax.Array, positions: jax.Array) -> jax.Array:
@@ -92,6 +95,6 @@ def _written(array: jax.Array, axes: str, new: jax.Array, positions: jax.Array) 
     indices = {"B": jnp.arange(positions.shape[0])[:, None], "S": positions}
     place = tuple(indices.get(axis, slice(None)) for axis in axes)
     new = new if axes.index("K") < axes.index("H") else new.swapaxes(2, 3)
-    array = array.at[place].set(new.view(array.dtype), mode="drop")
+    array = array.at[place].set(new.astype(planes.numbers(array).dtype).view(array.dtype), mode="drop")
     names = {"B": "batch", "K": "kv_heads", "S": "length", "H": "head"}
     return shard(array, *(names[axis] for axis in axes))

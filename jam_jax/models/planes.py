@@ -11,13 +11,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-MOST = 16  # blocks
+MOST = 16  # blocks, of keys and values
 
 
 def total(x: jax.Array, planes: jax.Array, most: int = MOST) -> jax.Array:
     """x [D, *lead] times planes [D, *lead, O], summed over D in float32 → [*lead, O]; axes of 1 broadcast.
 
-    In `most` blocks, a power of two, or as many as divide D too.
+    In as many blocks as divide both D and `most`, which is a power of two.
     """
     # Fused with the products, what is left of the sum would not be vectorised.
     blocks = math.gcd(len(planes), most)

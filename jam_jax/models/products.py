@@ -19,6 +19,7 @@ from jam_jax.models import few_rows, planes
 def product(equation: str, x: jax.Array, weight: jax.Array) -> jax.Array:
     """The einsum of x and a weight in x's dtype, over x's last axes and the weight's first ones, in their order.
 
+    A weight of uint16 is the bits of bfloat16 (`planes.kept`).
     Its name is for rematerialisation, whose policies do not see what a custom_vjp holds.
     """
     if sharding.platform() != "cpu":
